@@ -1,0 +1,3 @@
+"""The consensus room."""
+
+__all__: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+//! The local graph engine: no Python, no clock, no socket, no thread, no global.

@@ -1,0 +1,3 @@
+"""The mesh room."""
+
+__all__: tuple[str, ...] = ()

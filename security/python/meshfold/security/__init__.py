@@ -1,0 +1,3 @@
+"""The security room."""
+
+__all__: tuple[str, ...] = ()
