@@ -1,7 +1,7 @@
 """Generate the closed lists for Rust, Python and the documentation from core/registry.toml.
 
-    python tools/registry.py          write the three files
-    python tools/registry.py --check  exit 1 where one of them is stale
+python tools/registry.py          write the three files
+python tools/registry.py --check  exit 1 where one of them is stale
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ def python(lists: dict[str, Any]) -> str:
     out.append("from __future__ import annotations\n\nfrom enum import IntEnum, IntFlag, StrEnum")
     out.append("from typing import Final, Literal\n")
     names = ["Action", "ExitCode", "FrameKind", "Taint", "DropReason", "Overflow", "Contract"]
-    constants = ["ABSORBING_TAINTS", "CONTRACTS", "DROP_REASONS", "FRAME_CLASSES", "LAYERS", "OVERFLOW_POLICIES"]
+    constants = [
+        "ABSORBING_TAINTS",
+        "CONTRACTS",
+        "DROP_REASONS",
+        "FRAME_CLASSES",
+        "LAYERS",
+        "OVERFLOW_POLICIES",
+    ]
     constants += ["PERFECT_TAINTS", "PLANES", "RECEIPTS", "REJECT_REASONS", "TAINT_DOMAINS", "TIME_KINDS"]
     constants += ["VARIANTS", "VARIANT_PLANES"]
     out.append("__all__ = (\n" + "".join(f'    "{name}",\n' for name in sorted(names + constants)) + ")\n")
@@ -36,10 +43,16 @@ def python(lists: dict[str, Any]) -> str:
     out += [f"    {name} = {code}" for name, code in lists["exit_codes"].items()]
     out.append('\n\nclass FrameKind(IntEnum):\n    """The kinds of frames on the wire."""\n')
     out += [f"    {name} = {kind['number']}" for name, kind in lists["frame_kinds"].items()]
-    out.append('\n\nclass Taint(StrEnum):\n    """Everything that can be less than perfect about an event."""\n')
+    out.append(
+        '\n\nclass Taint(StrEnum):\n    """Everything that can be less than perfect about an event."""\n'
+    )
     out += [f'    {value} = "{value}"' for values in lists["taints"].values() for value in values]
     out.append("")
-    for alias, key in (("DropReason", "drop_reasons"), ("Overflow", "overflow_policies"), ("Contract", "contracts")):
+    for alias, key in (
+        ("DropReason", "drop_reasons"),
+        ("Overflow", "overflow_policies"),
+        ("Contract", "contracts"),
+    ):
         inner = "".join(f'    "{value}",\n' for value in lists[key])
         out.append(f"\n{alias} = Literal[\n{inner}]")
     out.append("")
@@ -73,21 +86,31 @@ def rust(lists: dict[str, Any]) -> str:
     taints = [value for values in lists["taints"].values() for value in values]
     reasons = lists["drop_reasons"]
     out = [f"//! Every closed list the engine needs.\n//!\n//! {NOTE}\n"]
-    out.append(f"/// Names of all taints; a taint's bit is its position here.\npub const TAINTS: [&str; {len(taints)}] = [")
+    out.append(
+        f"/// Names of all taints; a taint's bit is its position here.\npub const TAINTS: [&str; {len(taints)}] = ["
+    )
     out += [f'    "{value}",' for value in taints]
     out.append("];\n")
-    out += [f"/// The bit of `{value}`.\npub const {value}: u64 = 1 << {bit};" for bit, value in enumerate(taints)]
-    out.append("\n/// For each domain, its perfect value and all its values as bits, in the registry's order (S28).")
+    out += [
+        f"/// The bit of `{value}`.\npub const {value}: u64 = 1 << {bit};" for bit, value in enumerate(taints)
+    ]
+    out.append(
+        "\n/// For each domain, its perfect value and all its values as bits, in the registry's order (S28)."
+    )
     out.append(f"pub const TAINT_DOMAINS: [(u64, u64); {len(lists['taints'])}] = [")
     out += [f"    ({values[0]}, {' | '.join(values)})," for values in lists["taints"].values()]
     out.append("];\n")
     out.append("/// Why an accepted event is not delivered on an edge.")
-    out.append("#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]\n#[repr(u8)]\npub enum DropReason {")
+    out.append(
+        "#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]\n#[repr(u8)]\npub enum DropReason {"
+    )
     for number, reason in enumerate(reasons):
         name = "".join(part.title() for part in reason.split("_"))
         out.append(f"    /// `{reason}`\n    {name} = {number},")
     out.append("}\n")
-    out.append(f"/// Names of all drop reasons; a reason's number is its position here.\npub const DROP_REASONS: [&str; {len(reasons)}] = [")
+    out.append(
+        f"/// Names of all drop reasons; a reason's number is its position here.\npub const DROP_REASONS: [&str; {len(reasons)}] = ["
+    )
     out += [f'    "{reason}",' for reason in reasons]
     out.append("];")
     return "\n".join(out) + "\n"

@@ -30,7 +30,9 @@ def escape_token(text: str) -> str:
     try:
         raw = text.encode()
     except UnicodeEncodeError:
-        raise WiringError("a route token holds a lone surrogate", fix="use valid text", item="token") from None
+        raise WiringError(
+            "a route token holds a lone surrogate", fix="use valid text", item="token"
+        ) from None
     token = "".join(chr(byte) if byte in _PLAIN else f"_{byte:02x}" for byte in raw)
     if not token:
         raise WiringError("a route token is empty", fix="give every token at least one character", item=text)
@@ -60,7 +62,11 @@ def unescape_token(token: str) -> str:
     except UnicodeDecodeError:
         raise WiringError(f"route token {token!r} is not UTF-8 once unescaped", item=token) from None
     if escape_token(text) != token:
-        raise WiringError(f"route token {token!r} escapes what needs no escape", fix=f"write {escape_token(text)!r}", item=token)
+        raise WiringError(
+            f"route token {token!r} escapes what needs no escape",
+            fix=f"write {escape_token(text)!r}",
+            item=token,
+        )
     return text
 
 
@@ -80,13 +86,19 @@ class Address:
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
-            raise WiringError(f"unknown plane {self.plane!r}", fix=f"use one of {', '.join(PLANES)}", item=self.plane)
+            raise WiringError(
+                f"unknown plane {self.plane!r}", fix=f"use one of {', '.join(PLANES)}", item=self.plane
+            )
         if self.layer not in LAYERS:
-            raise WiringError(f"unknown layer {self.layer!r}", fix=f"use one of {', '.join(LAYERS)}", item=self.layer)
+            raise WiringError(
+                f"unknown layer {self.layer!r}", fix=f"use one of {', '.join(LAYERS)}", item=self.layer
+            )
         planes = VARIANT_PLANES.get(self.variant)
         if planes is None:
             raise WiringError(
-                f"unknown variant {self.variant!r}", fix=f"use one of {', '.join(VARIANT_PLANES)}", item=self.variant
+                f"unknown variant {self.variant!r}",
+                fix=f"use one of {', '.join(VARIANT_PLANES)}",
+                item=self.variant,
             )
         if self.plane not in planes:
             raise WiringError(
