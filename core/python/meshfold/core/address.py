@@ -137,7 +137,7 @@ class Address:
         if "/" in text:
             tokens = text.split("/")
             if len(tokens) == 3:
-                return cls("read", "logical", *tokens, "meta")
+                return cls("read", "logical", tokens[0], tokens[1], tokens[2], "meta")
         else:
             tokens = text.split(".")
             if len(tokens) == 6:

@@ -170,7 +170,8 @@ class FrameRejected(SecurityError):
     code = "security.frame_rejected"
 
     def __init__(self, reason: str, detail: str = "", **fields: object) -> None:
-        super().__init__(f"refused ({reason})" + (f": {detail}" if detail else ""), **fields)
+        super().__init__(f"refused ({reason})" + (f": {detail}" if detail else ""))
+        self.fields = {"reason": reason, "detail": detail, **fields}
         self.reason = reason
         self.detail = detail
 
