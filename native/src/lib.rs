@@ -1,8 +1,23 @@
-//! The only crate that knows Python; one thin file per room.
-use pyo3::prelude::*;
+//! The only crate that knows Python; one thin file per concept, plain data across the boundary.
 
-#[pymodule]
+mod codec;
+mod errors;
+mod event;
+mod graph;
+mod queue;
+mod route;
+
+#[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::event::Event;
+    #[pymodule_export]
+    use crate::graph::GraphBase;
+    #[pymodule_export]
+    use crate::queue::{Batch, Queue};
+    #[pymodule_export]
+    use crate::route::RouteBase;
+
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 }

@@ -1,5 +1,64 @@
 """The local graph: routes, events and operators in one process. Imports no other room."""
 
-from meshfold.core.address import Address
+from meshfold.core.address import Address, escape_token, unescape_token
+from meshfold.core.errors import (
+    CoreError,
+    DecodeError,
+    EncodeError,
+    MeshfoldError,
+    PayloadGone,
+    QueueFull,
+    SchemaMismatch,
+    StoreDamaged,
+    WiringError,
+    WouldBlock,
+)
+from meshfold.core.event import Event, event_document
+from meshfold.core.flow import EdgeCounters, EdgeInfo, InletReceipt, Lineage, ParentRange, SeqRange
+from meshfold.core.graph import Graph
+from meshfold.core.ids import event_id, parse_event_id
+from meshfold.core.inlet import Inlet
+from meshfold.core.pipeline import Pipeline
+from meshfold.core.registry import Action, Taint
+from meshfold.core.route import Route, route
+from meshfold.core.schema import Schema
+from meshfold.core.stream import Edge, Stream, Subscription
+from meshfold.core.tap import Tap
 
-__all__ = ("Address",)
+__all__ = (
+    "Action",
+    "Address",
+    "CoreError",
+    "DecodeError",
+    "Edge",
+    "EdgeCounters",
+    "EdgeInfo",
+    "EncodeError",
+    "Event",
+    "Graph",
+    "Inlet",
+    "InletReceipt",
+    "Lineage",
+    "MeshfoldError",
+    "ParentRange",
+    "PayloadGone",
+    "Pipeline",
+    "QueueFull",
+    "Route",
+    "Schema",
+    "SchemaMismatch",
+    "SeqRange",
+    "StoreDamaged",
+    "Stream",
+    "Subscription",
+    "Taint",
+    "Tap",
+    "WiringError",
+    "WouldBlock",
+    "escape_token",
+    "event_document",
+    "event_id",
+    "parse_event_id",
+    "route",
+    "unescape_token",
+)

@@ -1,0 +1,252 @@
+"""The graph: publish, observe, stream, connect, pipe - one process, one engine, no network.
+
+Invariants: numbers are given per route and incarnation from 1 (S2); all readers of a route see the order of numbers
+(S3); a failing observer does not stop the others (S4); every edge accounts for every event (S43).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from meshfold._native import GraphBase
+from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.event import Event
+from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
+from meshfold.core.ids import parse_event_id
+from meshfold.core.inlet import Inlet
+from meshfold.core.pipeline import Pipeline
+from meshfold.core.ports import Clock
+from meshfold.core.route import Route
+from meshfold.core.stream import Edge, Stream, Subscription, Wake
+from meshfold.core.tap import Tap
+
+__all__ = ("Graph",)
+
+T = TypeVar("T")
+
+#: Events a stream holds for a reader that is behind, unless told otherwise.
+STREAM_EVENTS = 1024
+FAILURES_MAX = 256
+
+
+class Graph(GraphBase):
+    """A local graph.
+
+    :param name: shown in listings; the default producer tag derives from it
+    :param clock: gives time; None: the system clock
+    :param seed: makes trace ids and incarnation reproducible; with a clock given, too, a run is deterministic
+    :param producer: 8 bytes that name this graph in event ids
+    :param incarnation: 8 bytes that name this life of it; None: random, or from the seed
+    """
+
+    name: str
+
+    def __new__(
+        cls,
+        *,
+        name: str = "graph",
+        clock: Clock | None = None,
+        seed: int | None = None,
+        producer: bytes | None = None,
+        incarnation: bytes | None = None,
+    ) -> Graph:
+        if producer is None:
+            producer = hashlib.sha256(name.encode()).digest()[:8]
+        random = os.urandom(16) if seed is None else hashlib.sha256(b"graph" + seed.to_bytes(16, "big", signed=True)).digest()
+        self = super().__new__(cls, producer, incarnation or random[:8], int.from_bytes(random[8:16], "big"), clock)
+        self.name = name
+        return self
+
+    def __init__(self, **_: Any) -> None:
+        self._own_failures: list[tuple[str, str]] = []
+        self._failure_count = 0
+
+    def try_publish(self, r: Route[T], value: T, **envelope: Any) -> Event[T]:
+        """As `publish`, but never waits.
+
+        Local edges have no credit to wait for, so today this differs from `publish` on a full input queue only.
+
+        :raises WouldBlock: if it would have to wait
+        :raises EncodeError: if the value does not fit; nothing was stored
+        """
+        return self.publish(r, value, **envelope)
+
+    async def apublish(self, r: Route[T], value: T, **envelope: Any) -> Event[T]:
+        """As `publish`, giving the event loop a turn first; cancelled before that, nothing was done."""
+        await asyncio.sleep(0)
+        return self.publish(r, value, **envelope)
+
+    def publish_many(
+        self, r: Route[T], values: Iterable[T] | Any, *, times: Sequence[int] | None = None, keys: Sequence[str] | None = None
+    ) -> SeqRange:
+        """Publish values in order: a list, or a buffer (array, NumPy) of doubles or 64-bit integers without an object each.
+
+        :param times: device times in ns, one for each value
+        :param keys: partition keys, one for each value
+        :raises EncodeError: if one does not fit; then nothing was published
+        :raises ValueError: if times or keys are not one for each value
+        """
+        first, last = self.publish_all(r, values, list(times) if times else None, list(keys) if keys else None)
+        return SeqRange(first, last)
+
+    def observe(
+        self,
+        r: Route[T],
+        fn: Callable[[Event[T]], Any],
+        *,
+        replay_latest: bool = True,
+        capacity: int | None = None,
+        overflow: str = "drop_oldest",
+    ) -> Subscription:
+        """Call `fn` with each event. Without a capacity inside the turn; with one from a queue, in order, on a thread.
+
+        :raises WiringError: for an unknown overflow rule or a capacity below 1
+        """
+        name = getattr(fn, "__qualname__", repr(fn))
+        if inspect.iscoroutinefunction(fn):
+            fn = _in_loop(fn)
+            capacity = capacity or STREAM_EVENTS
+        if capacity is None:
+            return Subscription(self, self.attach_observer(r, fn, name, replay_latest))
+        queue = self.attach_queue(r, name, "observer", _positive(capacity), _rule(overflow), replay_latest, None)
+        return Subscription(self, queue.edge, queue, fn)
+
+    def on(self, r: Route[T], **options: Any) -> Callable[[Callable[[Event[T]], Any]], Callable[[Event[T]], Any]]:
+        """Decorator form of `observe`; an `async def` is called in the loop that runs while decorating."""
+
+        def attach(fn: Callable[[Event[T]], Any]) -> Callable[[Event[T]], Any]:
+            self.observe(r, fn, **options)
+            return fn
+
+        return attach
+
+    def stream(
+        self, r: Route[T], *, replay_latest: bool = True, capacity: int = STREAM_EVENTS, overflow: str = "drop_oldest"
+    ) -> Stream[T]:
+        """Read a route with `async for`, or `.blocking(timeout)`; what a slow reader loses is counted.
+
+        :raises WiringError: for an unknown overflow rule or a capacity below 1
+        """
+        wake = Wake()
+        queue = self.attach_queue(
+            r, f"stream {r.text}", "stream", _positive(capacity), _rule(overflow), replay_latest, wake
+        )
+        return Stream(self, queue, wake)
+
+    def connect(self, source: Route[T], sink: Route[T]) -> Edge:
+        """Forward every event of `source` to `sink` as an event of its own with the source as parent (S5).
+
+        :raises SchemaMismatch: if the schemas differ
+        :raises WiringError: if it would close a cycle
+        """
+        if source.schema.id != sink.schema.id:
+            raise SchemaMismatch(
+                f"{source.text} carries {source.schema.name}, {sink.text} carries {sink.schema.name}",
+                fix="convert with pipe(source).map(...).into(sink)",
+                route=sink.text,
+                expected=sink.schema.name,
+                found=source.schema.name,
+            )
+        return Edge(self, self.attach_forward(source, sink, f"{source.text} -> {sink.text}"))
+
+    def pipe(self, r: Route[T]) -> Pipeline[T]:
+        """Begin a pipeline: `.map(f)`, `.filter(f)`, ended by `.into(route)` or `.observe(fn)`."""
+        return Pipeline(self, r, ())
+
+    def configure_retention(
+        self, r: Route[Any], *, history: int = 8, max_bytes: int | None = None, max_age: float | None = None
+    ) -> None:
+        """Set what the route keeps in memory (S16): events (0: none), payload bytes, age in seconds."""
+        self.retain(r, history, max_bytes, None if max_age is None else int(max_age * 1e9))
+
+    def tap(self, r: Route[Any], *, capacity: int = 65_536, on_ready: Callable[[], object] | None = None) -> Tap:
+        """Attach the sending end of a bridge: a bounded ring drained as encoded batches.
+
+        :param on_ready: called from the publishing thread when the ring goes from empty to non-empty; must be cheap
+        """
+        queue = self.attach_queue(r, f"tap {r.text}", "tap", _positive(capacity), "drop_oldest", False, on_ready)
+        return Tap(self, queue)
+
+    def inlet(self, r: Route[Any], *, name: str = "bridge") -> Inlet:
+        """Attach the receiving end of a bridge: batches of remote producers enter with their own numbers."""
+        self.declare(r)
+        return Inlet(self, r, name)
+
+    def edges(self) -> list[EdgeInfo]:
+        """Every observer, stream, pipeline, connection and tap with its counters."""
+        return [
+            EdgeInfo(name, label, r.text if r is not None else "", EdgeCounters(*row))
+            for _, name, label, r, row in self.edge_rows()
+        ]
+
+    def counters_of(self, edge: int) -> EdgeCounters:
+        """The counters of one edge; zeros once it is closed."""
+        for number, _, _, _, row in self.edge_rows():
+            if number == edge:
+                return EdgeCounters(*row)
+        return EdgeCounters()
+
+    def failures(self) -> tuple[int, list[tuple[str, str]]]:
+        """How often observers failed, and the last of them as (observer, error) (S4)."""
+        count, rows = self.failure_rows()
+        return count + self._failure_count, [*rows, *self._own_failures]
+
+    def note_failure(self, edge: int, error: Exception) -> None:
+        """Count the failure of a queued observer."""
+        self._failure_count += 1
+        self._own_failures = [*self._own_failures[-(FAILURES_MAX - 1) :], (str(edge), f"{type(error).__name__}: {error}")]
+
+    def routes(self) -> list[Route[Any]]:
+        """All routes this graph has seen, by address."""
+        return sorted(self.route_objects(), key=lambda r: r.address)
+
+    def route(self, tag: bytes) -> Route[Any] | None:
+        """The route with this 8-byte tag."""
+        return next((r for r in self.route_objects() if r.tag == tag), None)
+
+    def lineage(self, event_id: str) -> Lineage | None:
+        """Where a retained event comes from (S30); None if it is not retained here.
+
+        :raises WiringError: if `event_id` is not an event id
+        """
+        event = self.find(*parse_event_id(event_id))
+        if event is None:
+            return None
+        return Lineage(
+            event=event.id,
+            route=event.route.text,
+            parents=tuple(ParentRange(*row) for row in event.parent_ranges),
+            trace=event.trace,
+            causality=event.causality,
+            correlation=event.correlation,
+            taints=tuple(event.taints),
+            time=event.time,
+            operator=event.operator,
+        )
+
+
+def _positive(capacity: int) -> int:
+    if capacity < 1:
+        raise WiringError(f"a capacity of {capacity}", fix="use at least 1", item="capacity")
+    return capacity
+
+
+def _rule(overflow: str) -> str:
+    rules = ("drop_oldest", "drop_newest", "coalesce_latest")
+    if overflow not in rules:
+        raise WiringError(f"unknown overflow rule {overflow!r}", fix=f"use one of {', '.join(rules)}", item="overflow")
+    return overflow
+
+
+def _in_loop(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Run an async observer in the loop that runs now; called from the dispatcher's thread, one event at a time."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise WiringError("an async observer needs a running event loop", fix="attach it inside one", item="observer") from None
+    return lambda event: asyncio.run_coroutine_threadsafe(fn(event), loop).result()

@@ -1,0 +1,91 @@
+"""Routes: an address and a schema, typed by the value they carry (S1)."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from meshfold._native import RouteBase
+from meshfold.core.address import Address
+from meshfold.core.errors import WiringError
+from meshfold.core.schema import Schema
+
+__all__ = ("Route", "Secrecy", "route")
+
+T = TypeVar("T")
+Secrecy = Literal["sealed", "none"]
+
+
+class Route(RouteBase, Generic[T]):
+    """Where values of one schema go. Equal if address and schema are; immutable."""
+
+    addr: Address
+    schema: Schema[T]
+    secrecy: Secrecy
+    shreddable: bool
+
+    def __new__(
+        cls, addr: Address, schema: Schema[T], secrecy: Secrecy = "sealed", shreddable: bool = False
+    ) -> Route[T]:
+        self = super().__new__(cls, addr.tag, schema.kind, schema, addr.short)
+        self.addr = addr
+        self.schema = schema
+        self.secrecy = secrecy
+        self.shreddable = shreddable
+        return self
+
+    @property
+    def address(self) -> str:
+        """The full text, `read.logical.kiln-7.thermal.temperature.meta`."""
+        return self.addr.text
+
+    @property
+    def text(self) -> str:
+        """The short form `kiln-7/thermal/temperature` where plane, layer and variant are the defaults."""
+        return self.addr.short
+
+    @property
+    def tag(self) -> bytes:
+        """The 8 bytes that stand for the address in event ids."""
+        return self.addr.tag
+
+    @classmethod
+    def parse(cls, text: str, schema: Schema[T]) -> Route[T]:
+        """Make a route from either text form.
+
+        :raises WiringError: if `text` is not a route
+        """
+        return cls(Address.parse(text), schema)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Route) and other.addr == self.addr and other.schema.id == self.schema.id
+
+    def __hash__(self) -> int:
+        return hash((self.addr, self.schema.id))
+
+    def __repr__(self) -> str:
+        return f"<Route {self.text} of {self.schema.name}>"
+
+
+def route(
+    owner: str,
+    family: str,
+    stream: str,
+    *,
+    schema: Schema[T],
+    plane: str = "read",
+    layer: str = "logical",
+    variant: str = "meta",
+    secrecy: Secrecy = "sealed",
+    shreddable: bool = False,
+) -> Route[T]:
+    """Declare a route.
+
+    :param owner: who publishes it, in plain text; with `family` and `stream` it is escaped into tokens
+    :param secrecy: `none` is the only way to plaintext on the wire; it taints events TRUST_PLAINTEXT
+    :raises WiringError: if a token is empty or too long, or plane, layer or variant is unknown or does not fit
+    """
+    if secrecy not in ("sealed", "none"):
+        raise WiringError(f"unknown secrecy {secrecy!r}", fix="use 'sealed' or 'none'", item="secrecy")
+    address = Address.of(owner, family, stream, plane=plane, layer=layer, variant=variant)
+    made: Any = Route(address, schema, secrecy, shreddable)
+    return made  # type: ignore[no-any-return]

@@ -1,0 +1,136 @@
+"""Reading a route: streams, queued observers, and the closing of edges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from meshfold.core.event import Event
+from meshfold.core.flow import EdgeCounters
+
+if TYPE_CHECKING:
+    from meshfold._native import Queue
+    from meshfold.core.graph import Graph
+
+__all__ = ("Edge", "Stream", "Subscription")
+
+T = TypeVar("T")
+TAKE_MAX = 1024
+#: How often a waiting dispatcher looks whether it was closed, in seconds.
+_LOOK_S = 0.2
+
+
+class Edge:
+    """Something attached to a route. A context manager; closing is idempotent and counts what waited as `closed`."""
+
+    def __init__(self, graph: Graph, edge: int) -> None:
+        self._graph = graph
+        self._edge = edge
+
+    def close(self) -> None:
+        """Detach."""
+        self._graph.detach(self._edge)
+
+    def __enter__(self) -> Edge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Subscription(Edge):
+    """An observer. With a capacity it has a queue and a thread that calls it in order."""
+
+    def __init__(self, graph: Graph, edge: int, queue: Queue | None = None, call: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(graph, edge)
+        self._queue = queue
+        if queue is not None and call is not None:
+            self._thread = threading.Thread(target=self._dispatch, args=(queue, call), daemon=True)
+            self._thread.start()
+
+    def _dispatch(self, queue: Queue, call: Callable[[Any], Any]) -> None:
+        while queue.open:
+            if queue.wait(_LOOK_S):
+                for event in queue.take(TAKE_MAX):
+                    try:
+                        call(event)
+                    except Exception as error:  # noqa: BLE001 - a failing observer is isolated (S4)
+                        self._graph.note_failure(self._edge, error)
+
+    @property
+    def counters(self) -> EdgeCounters:
+        """What the edge counted."""
+        return self._graph.counters_of(self._edge)
+
+
+class Stream(Edge, Generic[T]):
+    """Events of a route in order: `async for event in stream`, or `for event in stream.blocking(timeout)`."""
+
+    def __init__(self, graph: Graph, queue: Queue, wake: Wake) -> None:
+        super().__init__(graph, queue.edge)
+        self._queue = queue
+        self._wake = wake
+
+    @property
+    def counters(self) -> EdgeCounters:
+        """What the edge counted."""
+        return self._graph.counters_of(self._edge)
+
+    def __aiter__(self) -> AsyncIterator[Event[T]]:
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[Event[T]]:
+        waiter = self._wake.listen()
+        try:
+            while self._queue.open:
+                waiter.clear()
+                for event in self._queue.take(TAKE_MAX):
+                    yield event
+                if self._queue.pending == 0:
+                    await waiter.wait()
+        finally:
+            self._wake.forget()
+
+    def blocking(self, timeout: float | None = None) -> Iterator[Event[T]]:
+        """Iterate without asyncio; ends when nothing came for `timeout` seconds (None waits as long as it takes)."""
+        while self._queue.open:
+            if not self._queue.wait(3600.0 if timeout is None else timeout):
+                if timeout is not None:
+                    return
+                continue
+            yield from self._queue.take(1)
+
+    def close(self) -> None:
+        """Detach; a waiting `async for` ends."""
+        super().close()
+        self._wake()
+
+
+class Wake:
+    """Wakes the loop that waits for a queue. Called by the publishing thread, once from empty to non-empty."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event: asyncio.Event | None = None
+
+    def listen(self) -> asyncio.Event:
+        """Make the event that wakes the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        return self._event
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        self._loop = None
+
+    def __call__(self) -> None:
+        loop, event = self._loop, self._event
+        if loop is not None and event is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(event.set)

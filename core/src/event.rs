@@ -1,0 +1,125 @@
+//! One event: an immutable envelope with its payload.
+
+use std::sync::Arc;
+
+/// Eight bytes that name a producer, an incarnation or a route.
+pub type Tag = [u8; 8];
+
+/// Parents are kept as at most this many ranges; more is `LINEAGE_TRUNCATED` (S30).
+pub const PARENT_RANGES_MAX: usize = 64;
+
+/// A run of consecutive events of one route and incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentRange {
+    /// Who made them.
+    pub producer: Tag,
+    /// In which life.
+    pub incarnation: Tag,
+    /// On which route.
+    pub route: Tag,
+    /// First sequence number.
+    pub first: u64,
+    /// Last sequence number, not below `first`.
+    pub last: u64,
+}
+
+/// An event id in its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventId {
+    /// Who made it.
+    pub producer: Tag,
+    /// In which life.
+    pub incarnation: Tag,
+    /// On which route.
+    pub route: Tag,
+    /// Its number there, from 1 (S2).
+    pub seq: u64,
+}
+
+/// The envelope and payload of one event. All envelope fields of the registry stand here.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Event {
+    /// Tag of the route's address.
+    pub route: Tag,
+    /// The graph that made it.
+    pub producer: Tag,
+    /// The life of the producer in which it was made.
+    pub incarnation: Tag,
+    /// Number on the route in that incarnation, from 1 (S2).
+    pub seq: u64,
+    /// Number given by the graph that relayed it to here, 0 where it was made here (S2).
+    pub seq_link: u64,
+    /// Device time, ns.
+    pub time: i64,
+    /// When this graph took it in, ns.
+    pub ingest: i64,
+    /// Logical time.
+    pub logical: u64,
+    /// Control epoch.
+    pub epoch: u64,
+    /// Quality-of-service class.
+    pub qos: u8,
+    /// W3C trace id.
+    pub trace: [u8; 16],
+    /// The event that began this chain of cause and effect; None: this one.
+    pub causality: Option<EventId>,
+    /// Clock domain of `time`; None: the system clock.
+    pub clock: Option<Box<str>>,
+    /// Partition key.
+    pub key: Option<Box<str>>,
+    /// What request or job it belongs to.
+    pub correlation: Option<Box<str>>,
+    /// The operator that made it; None: a direct publish.
+    pub operator: Option<Box<str>>,
+    /// Reference to a payload kept elsewhere.
+    pub payload_ref: Option<Box<str>>,
+    /// Guards that had to hold.
+    pub guards: Vec<Box<str>>,
+    /// Security labels.
+    pub labels: Vec<Box<str>>,
+    /// Causes, as ranges.
+    pub parents: Vec<ParentRange>,
+    /// Taint bits (registry).
+    pub taints: u64,
+    /// The encoded value; None where only metadata travelled.
+    pub payload: Option<Arc<[u8]>>,
+}
+
+impl Event {
+    /// The event's id.
+    pub fn id(&self) -> EventId {
+        EventId {
+            producer: self.producer,
+            incarnation: self.incarnation,
+            route: self.route,
+            seq: self.seq,
+        }
+    }
+}
+
+/// Add one parent, extending the last range where it continues; false where the limit was hit.
+pub fn add_parent(parents: &mut Vec<ParentRange>, id: EventId) -> bool {
+    for range in parents.iter_mut() {
+        let same = range.producer == id.producer
+            && range.incarnation == id.incarnation
+            && range.route == id.route;
+        if same && id.seq >= range.first && id.seq <= range.last {
+            return true;
+        }
+        if same && range.last.checked_add(1) == Some(id.seq) {
+            range.last = id.seq;
+            return true;
+        }
+    }
+    if parents.len() >= PARENT_RANGES_MAX {
+        return false;
+    }
+    parents.push(ParentRange {
+        producer: id.producer,
+        incarnation: id.incarnation,
+        route: id.route,
+        first: id.seq,
+        last: id.seq,
+    });
+    true
+}

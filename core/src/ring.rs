@@ -1,0 +1,135 @@
+//! A bounded queue at the end of an edge: behind it stands a tap, a stream or a queued observer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::counters::Ledger;
+use crate::event::Event;
+use crate::registry::DropReason;
+
+/// What a full queue does with one more event. Every loss is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest waiting event goes.
+    DropOldest,
+    /// The new event goes.
+    DropNewest,
+    /// The newest waiting event is replaced.
+    CoalesceLatest,
+}
+
+/// The queue with its accounting.
+#[derive(Debug)]
+pub struct Ring {
+    queue: VecDeque<Arc<Event>>,
+    capacity: usize,
+    overflow: Overflow,
+    /// Accounting by producer and incarnation (S43).
+    pub ledger: Ledger,
+}
+
+impl Ring {
+    /// Make an empty one; `capacity` is at least 1.
+    pub fn new(capacity: usize, overflow: Overflow) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            capacity: capacity.max(1),
+            overflow,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Offer one event; true if the queue was empty before, so that a reader must be woken.
+    pub fn push(&mut self, event: Arc<Event>) -> bool {
+        let was_empty = self.queue.is_empty();
+        let row = self.ledger.row(event.producer, event.incarnation);
+        row.offered += 1;
+        row.pending += 1;
+        if self.queue.len() < self.capacity {
+            self.queue.push_back(event);
+            return was_empty;
+        }
+        match self.overflow {
+            Overflow::DropNewest => row.drop_pending(DropReason::OverflowNewest, 1),
+            Overflow::DropOldest => {
+                let lost = self.queue.pop_front();
+                self.queue.push_back(event);
+                self.drop(lost, DropReason::OverflowOldest);
+            }
+            Overflow::CoalesceLatest => {
+                let lost = self.queue.pop_back();
+                self.queue.push_back(event);
+                self.drop(lost, DropReason::Coalesced);
+            }
+        }
+        false
+    }
+
+    fn drop(&mut self, lost: Option<Arc<Event>>, reason: DropReason) {
+        if let Some(lost) = lost {
+            self.ledger
+                .row(lost.producer, lost.incarnation)
+                .drop_pending(reason, 1);
+        }
+    }
+
+    /// Take up to `max` events, counted as delivered.
+    pub fn take(&mut self, max: usize) -> Vec<Arc<Event>> {
+        let count = max.min(self.queue.len());
+        let taken: Vec<_> = self.queue.drain(..count).collect();
+        self.delivered(&taken);
+        taken
+    }
+
+    /// Take what fits into one batch: one producer's incarnation, consecutive numbers, at most `events` and `bytes`.
+    /// A single event larger than `bytes` is a batch of its own.
+    pub fn take_batch(&mut self, events: usize, bytes: usize) -> Vec<Arc<Event>> {
+        let mut count = 0;
+        let mut size = 0;
+        for event in self.queue.iter().take(events) {
+            if count > 0 {
+                let last: &Event = &self.queue[count - 1];
+                let follows = last.producer == event.producer
+                    && last.incarnation == event.incarnation
+                    && last.seq + 1 == event.seq;
+                if !follows || size + weight(event) > bytes {
+                    break;
+                }
+            }
+            size += weight(event);
+            count += 1;
+        }
+        self.take(count)
+    }
+
+    fn delivered(&mut self, taken: &[Arc<Event>]) {
+        for event in taken {
+            let row = self.ledger.row(event.producer, event.incarnation);
+            row.pending -= 1;
+            row.delivered += 1;
+        }
+    }
+
+    /// Events waiting.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Give up what waits, counted as closed.
+    pub fn close(&mut self) {
+        for event in std::mem::take(&mut self.queue) {
+            self.ledger
+                .row(event.producer, event.incarnation)
+                .drop_pending(DropReason::Closed, 1);
+        }
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    64 + event.payload.as_ref().map_or(0, |payload| payload.len())
+}

@@ -1,0 +1,133 @@
+//! The reading end of a bounded queue: streams, queued observers and taps.
+
+use std::time::Duration;
+
+use meshfold_core::batch;
+use meshfold_core::registry::TRUST_MIXED_SOURCES;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::event::Event;
+use crate::graph::{GraphBase, counters};
+
+/// The reading end of an edge's queue.
+#[pyclass(frozen, module = "meshfold._native")]
+pub(crate) struct Queue {
+    pub(crate) graph: Py<GraphBase>,
+    pub(crate) edge: u32,
+}
+
+/// Encoded events of one route and incarnation with consecutive numbers (MB1).
+#[pyclass(frozen, module = "meshfold._native")]
+pub(crate) struct Batch {
+    #[pyo3(get)]
+    count: usize,
+    #[pyo3(get)]
+    first_seq: u64,
+    #[pyo3(get)]
+    last_seq: u64,
+    #[pyo3(get)]
+    producer: Py<PyBytes>,
+    #[pyo3(get)]
+    incarnation: Py<PyBytes>,
+    #[pyo3(get)]
+    meta: Py<PyBytes>,
+    #[pyo3(get)]
+    payload: Py<PyBytes>,
+    #[pyo3(get)]
+    mixed_sources: bool,
+}
+
+#[pymethods]
+impl Queue {
+    /// The edge's number.
+    #[getter]
+    fn edge(&self) -> u32 {
+        self.edge
+    }
+
+    /// Take up to `max` events.
+    fn take(&self, py: Python<'_>, max: usize) -> PyResult<Vec<Event>> {
+        let graph = self.graph.get();
+        let taken = graph
+            .state()
+            .engine
+            .ring(self.edge)
+            .map(|ring| ring.take(max))
+            .unwrap_or_default();
+        taken
+            .into_iter()
+            .map(|inner| graph.event(py, inner))
+            .collect()
+    }
+
+    /// Take one batch and encode it; None if nothing waits.
+    fn drain(&self, py: Python<'_>, max_events: usize, max_bytes: usize) -> Option<Batch> {
+        let graph = self.graph.get();
+        let taken = graph
+            .state()
+            .engine
+            .ring(self.edge)
+            .map(|ring| ring.take_batch(max_events, max_bytes))?;
+        let (first, last) = (taken.first()?, taken.last()?);
+        let (meta, payload) = py.detach(|| batch::encode(&taken));
+        Some(Batch {
+            count: taken.len(),
+            first_seq: first.seq,
+            last_seq: last.seq,
+            producer: PyBytes::new(py, &first.producer).unbind(),
+            incarnation: PyBytes::new(py, &first.incarnation).unbind(),
+            meta: PyBytes::new(py, &meta).unbind(),
+            payload: PyBytes::new(py, &payload).unbind(),
+            mixed_sources: taken
+                .iter()
+                .any(|event| event.taints & TRUST_MIXED_SOURCES != 0),
+        })
+    }
+
+    /// Wait without the interpreter lock until something is there, for at most `timeout` seconds; whether it is.
+    fn wait(&self, py: Python<'_>, timeout: f64) -> bool {
+        let graph = self.graph.get();
+        let edge = self.edge;
+        py.detach(|| {
+            let state = graph.state();
+            let limit = Duration::from_secs_f64(timeout.clamp(0.0, 3600.0));
+            let empty = |state: &mut crate::graph::State| {
+                state.engine.ring(edge).is_some_and(|ring| ring.is_empty())
+            };
+            let waited = graph.changed.wait_timeout_while(state, limit, empty);
+            waited.is_ok_and(|(mut state, _)| {
+                state.engine.ring(edge).is_some_and(|ring| !ring.is_empty())
+            })
+        })
+    }
+
+    /// Events waiting; 0 once closed.
+    #[getter]
+    fn pending(&self) -> usize {
+        self.graph
+            .get()
+            .state()
+            .engine
+            .ring(self.edge)
+            .map_or(0, |ring| ring.len())
+    }
+
+    /// Whether the edge is there.
+    #[getter]
+    fn open(&self) -> bool {
+        self.graph.get().state().engine.edge(self.edge).is_some()
+    }
+
+    /// (offered, delivered, dropped by reason, pending, replayed); None once closed.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let total = self
+            .graph
+            .get()
+            .state()
+            .engine
+            .edge(self.edge)
+            .map(|edge| edge.ledger().total());
+        total.map(|total| counters(py, &total)).transpose()
+    }
+}
