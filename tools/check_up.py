@@ -65,7 +65,10 @@ def verdicts(document: dict[str, Any], *, short: bool = False) -> list[tuple[boo
         (frames >= frames_min, f"{frames} frames seen on the wire, at least {frames_min} wanted"),
         (broker.get("plaintext_found") == 0, f"plaintext found: {broker.get('plaintext_found')}"),
         (broker.get("control_found", 0) >= 1, f"control canary found: {broker.get('control_found')}"),
-        (bool(leader.get("node")) and leader.get("term", 0) >= 1, f"leader {leader.get('node')} in term {leader.get('term')}"),
+        (
+            bool(leader.get("node")) and leader.get("term", 0) >= 1,
+            f"leader {leader.get('node')} in term {leader.get('term')}",
+        ),
         (
             any(cause.get("node") == CAUSE_NODE for cause in found),
             f"{len(found)} causes of a derived event, some on {CAUSE_NODE}",
@@ -84,7 +87,9 @@ def main(arguments: list[str]) -> int:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        sys.stderr.write(f"check_up: {paths[0]} is not one JSON document ({error}); it begins {text[:120]!r}\n")
+        sys.stderr.write(
+            f"check_up: {paths[0]} is not one JSON document ({error}); it begins {text[:120]!r}\n"
+        )
         return 2
     results = verdicts(document, short=short)
     for holds, claim in results:

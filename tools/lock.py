@@ -17,7 +17,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
-EXPORT = ("uv", "export", "--format", "requirements-txt", "--no-header", "--no-annotate", "--no-emit-workspace")
+EXPORT = (
+    "uv",
+    "export",
+    "--format",
+    "requirements-txt",
+    "--no-header",
+    "--no-annotate",
+    "--no-emit-workspace",
+)
 #: File name -> which dependency groups it holds.
 LISTS: dict[str, tuple[str, ...]] = {
     "dev.txt": ("--all-extras", "--all-groups"),
@@ -56,7 +64,7 @@ def blocks(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
-        if line.startswith("#") or not line.strip():
+        if line.startswith(("#", "-")) or not line.strip():
             continue
         if not line.startswith(" "):
             name = requirement_name(line)
@@ -96,7 +104,9 @@ def problems() -> list[str]:
         text = path.read_text(encoding="utf-8")
         have = blocks(text)
         found += [f"requirements/{name} misses {item}" for item in sorted(wanted - have.keys())]
-        found += [f"requirements/{name}: {item} has no hash" for item in have if "--hash=sha256:" not in have[item]]
+        found += [
+            f"requirements/{name}: {item} has no hash" for item in have if "--hash=sha256:" not in have[item]
+        ]
         if HOST.search(text):
             found.append(f"requirements/{name} names a host")
     return found

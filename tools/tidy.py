@@ -23,12 +23,33 @@ FUNCTION_LINES_MAX = 70
 LONG_FILES = {"Cargo.lock": "written by cargo"}
 #: Lists that tools write: neither their length nor their words are ours.
 GENERATED = ("Cargo.lock", "LICENSE", "requirements/")
-TEXT_SUFFIXES = {".py", ".pyi", ".rs", ".md", ".toml", ".sh", ".txt", ".yaml", ".yml", ".js", ".css", ".html", ".json", ""}
+TEXT_SUFFIXES = {
+    ".py",
+    ".pyi",
+    ".rs",
+    ".md",
+    ".toml",
+    ".sh",
+    ".txt",
+    ".yaml",
+    ".yml",
+    ".js",
+    ".css",
+    ".html",
+    ".json",
+    "",
+}
 
 # Written in pieces, so that this file does not trip over itself.
 MARKERS = ("TO" + "DO", "FIX" + "ME", "X" + "XX")
 PLACES = ("/wo" + "rk/", "/fa" + "rm/", "/home" + "/")
-HOSTS = ("py" + "pi.org", "python" + "hosted.org", "index.crates" + ".io", "static.crates" + ".io", "proxy.golang" + ".org")
+HOSTS = (
+    "py" + "pi.org",
+    "python" + "hosted.org",
+    "index.crates" + ".io",
+    "static.crates" + ".io",
+    "proxy.golang" + ".org",
+)
 BANNED = re.compile(
     "|".join([*(rf"\b{word}\b" for word in MARKERS), *(rf"(?<![\w.]){re.escape(place)}" for place in PLACES)])
     + "|"
@@ -104,7 +125,10 @@ def function_sizes(root: Path, paths: list[Path]) -> Iterator[str]:
     """A function fits a screen."""
     for path, tree in trees(root, paths):
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > FUNCTION_LINES_MAX:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and code_lines(node) > FUNCTION_LINES_MAX
+            ):
                 yield f"{path}:{node.lineno}: {node.name} has {code_lines(node)} lines, at most {FUNCTION_LINES_MAX}"
 
 
@@ -161,7 +185,7 @@ def exports(root: Path, paths: list[Path]) -> Iterator[str]:
         names = [item.value for item in found[0].elts if isinstance(item, ast.Constant)]
         for name in names:
             if name not in bound_names(tree):
-                yield f"{path}: __all__ names {name}, which the module does not have"
+                yield f"{path}: __all__ names {name!r}, which the module does not have"
         if len(names) != len(set(names)):
             yield f"{path}: __all__ names something twice"
 
@@ -194,7 +218,7 @@ def sleeps(root: Path, paths: list[Path]) -> Iterator[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             duration = node.args[0]
             if name == "sleep" and isinstance(duration, ast.Constant) and duration.value != 0:
-                yield f"{path}:{node.lineno}: a test sleeps for {duration.value}"
+                yield f"{path}:{node.lineno}: a test sleeps for {duration.value!r}"
 
 
 def test_folders(root: Path, paths: list[Path]) -> Iterator[str]:
@@ -207,7 +231,11 @@ def test_folders(root: Path, paths: list[Path]) -> Iterator[str]:
 def registry(root: Path, paths: list[Path]) -> Iterator[str]:
     """The generated closed lists are those of core/registry.toml."""
     done = subprocess.run(
-        (sys.executable, "tools/registry.py", "--check"), cwd=root, check=False, text=True, capture_output=True
+        (sys.executable, "tools/registry.py", "--check"),
+        cwd=root,
+        check=False,
+        text=True,
+        capture_output=True,
     )
     if done.returncode:
         yield f"core/registry.toml: generated files are stale, run `make fix` ({(done.stdout + done.stderr).strip()})"
