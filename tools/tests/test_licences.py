@@ -41,7 +41,7 @@ def licence(distribution: metadata.Distribution) -> str:
     ]
     if found:
         return " AND ".join(found)
-    return (fields.get_all("License") or [""])[0].partition("\n")[0]
+    return str((fields.get_all("License") or [""])[0]).partition("\n")[0]
 
 
 def closure(root: str, extras: tuple[str, ...]) -> dict[str, metadata.Distribution]:
