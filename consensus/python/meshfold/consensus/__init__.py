@@ -1,3 +1,6 @@
-"""The consensus room."""
+"""Control state: a durable log, linearizable and watched. Raft takes the single voter's place behind the same interface."""
 
-__all__: tuple[str, ...] = ()
+from meshfold.consensus.solo import SoloLog
+from meshfold.core.errors import ConsensusError, Fenced, NoQuorum, NotLeader
+
+__all__ = ("ConsensusError", "Fenced", "NoQuorum", "NotLeader", "SoloLog")

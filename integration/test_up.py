@@ -1,0 +1,114 @@
+"""The main job: a whole sealed mesh on real telemetry of this host, killed and stopped in every way."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def delivered(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the hub that delivered something."""
+    return [row for row in document["routes"] if row["reader"] == "hub" and row["delivered"] > 0]
+
+
+def ready(process: Any) -> bool:
+    """Whether a second terminal sees data at the hub."""
+    if process.process.poll() is not None:
+        raise AssertionError(f"up ended early: {process.errors()}")
+    answer = process.command("audit", "flow", "--json")
+    if answer.returncode not in (0, 1) or not answer.stdout.strip():
+        return False
+    return len(delivered(json.loads(answer.stdout))) >= 12
+
+
+def test_up_delivers_sealed_routes_and_refuses_the_outsider(up: Callable[..., Any]) -> None:
+    process = up("--for", "6s")
+    code, document = process.finish()
+    assert code == 0, process.errors()
+    assert len(delivered(document)) >= 12
+    assert document["unexplained"] == 0
+    assert all(row["unexplained"] == 0 for row in document["routes"])
+    assert any("META_READ" in refusal["error"] for refusal in document["refused"])
+    assert document["broker"]["plaintext_found"] == 0
+    assert document["broker"]["control_found"] >= 1
+    assert document["leader"]["term"] >= 1
+    assert {cause["node"] for cause in document["why"]["causes"]} == {"edge"}
+    assert process.leftovers() == []
+
+
+def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until: Callable[..., Any]) -> None:
+    process = up()
+    until(lambda: ready(process), "a running mesh")
+    status = process.command("status", "--json")
+    assert status.returncode == 0, status.stderr
+    assert {"edge", "hub"} <= {node["name"] for node in json.loads(status.stdout)["nodes"]}
+    flow = process.command("audit", "flow", "--json")
+    assert json.loads(flow.stdout)["unexplained"] == 0
+    watched = process.command("route", "watch", "edge/host/memory", "--count", "3", "--json")
+    assert watched.returncode == 0, watched.stderr
+    process.process.send_signal(signal.SIGINT)
+    code, _ = process.finish()
+    assert code == 0, process.errors()
+    assert process.leftovers() == []
+
+
+@pytest.mark.parametrize("victim", ["edge", "hub", "nats-server"])
+def test_a_killed_child_is_named_restarted_and_leaves_nothing(
+    up: Callable[..., Any], until: Callable[..., Any], victim: str
+) -> None:
+    process = up()
+    until(lambda: ready(process), "a running mesh")
+    killed = process.child(victim)
+    assert killed is not None
+    killed.kill()
+    until(lambda: victim.removeprefix("nats-") in process.errors(), f"a message that names {victim}")
+    until(lambda: (fresh := process.child(victim)) is not None and fresh.pid != killed.pid, "its restart")
+    until(lambda: ready(process), "the mesh again")
+    process.process.send_signal(signal.SIGINT)
+    code, document = process.finish()
+    assert code == 0, process.errors()
+    assert document["unexplained"] == 0
+    if victim == "edge":
+        assert any(row["unknown_tail"] for row in document["routes"])
+    assert process.leftovers() == []
+
+
+@pytest.mark.parametrize("children", [0, 1, 2, 3])
+def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(
+    up: Callable[..., Any], until: Callable[..., Any], children: int
+) -> None:
+    process = up()
+    until(lambda: len(process.children()) >= children or process.process.poll() is not None, "children")
+    process.process.send_signal(signal.SIGINT)
+    process.children()
+    process.finish()
+    assert process.leftovers() == []
+    assert "Traceback" not in process.errors()
+
+
+def test_up_dies_with_its_children_on_sigkill(up: Callable[..., Any], until: Callable[..., Any]) -> None:
+    process = up()
+    until(lambda: len(process.children()) >= 4, "all children")
+    process.process.kill()
+    process.process.communicate()
+    assert process.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["up", "--for", "5"], "5"),
+        (["up", "--no-such-option"], "--no-such-option"),
+        (["route", "latest", "no..route"], "no..route"),
+        (["up", "--dir", "/proc/no-such-place"], "/proc/no-such-place"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(up: Callable[..., Any], arguments: list[str], names: str) -> None:
+    answer = up("--for", "1s").command(*arguments)
+    assert answer.returncode == 2, answer.stderr
+    assert names in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1

@@ -1,0 +1,87 @@
+"""The reference and the runner.
+
+The reference is a list of three lambdas applied to n floats. Machines differ and share their cores, so absolute figures
+drift by a factor of two where ratios hold.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any
+
+__all__ = ("Case", "Result", "reference", "run_cases")
+
+REFERENCE_ITEMS = 150_000
+QUICK_DIVISOR = 20
+
+
+def reference(items: int = REFERENCE_ITEMS) -> float:
+    """Items per second of the plain-Python chain of three lambdas."""
+    chain: list[Callable[[float], float]] = [lambda x: x + 1.0, lambda x: x * 2.0, lambda x: x - 1.0]
+    begin = perf_counter()
+    for i in range(items):
+        x = float(i)
+        for step in chain:
+            x = step(x)
+    return items / (perf_counter() - begin)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing measured: `run(n)` does it n times and returns the rate per second."""
+
+    name: str
+    unit: str
+    items: int
+    run: Callable[[int], float]
+
+
+@dataclass
+class Result:
+    """What a case gave: median, minimum and maximum of the rate, and the median ratio to the reference."""
+
+    case: str
+    unit: str
+    value: float
+    min: float
+    max: float
+    ratio: dict[str, float]
+    runs: int
+    peer: dict[str, float] = field(default_factory=dict[str, float])
+
+    def document(self) -> dict[str, Any]:
+        """The result as JSON."""
+        return asdict(self)
+
+
+def run_cases(cases: Iterable[Case], *, quick: bool = False, runs: int = 5) -> list[Result]:
+    """Measure each case `runs` times (once with `quick`, a twentieth of the size), reference before and after."""
+    results: list[Result] = []
+    for case in cases:
+        items = max(1, case.items // QUICK_DIVISOR) if quick else case.items
+        values: list[float] = []
+        ratios: list[float] = []
+        references: list[float] = []
+        for _ in range(1 if quick else runs):
+            before = reference(REFERENCE_ITEMS // (5 if quick else 1))
+            value = case.run(items)
+            after = reference(REFERENCE_ITEMS // (5 if quick else 1))
+            values.append(value)
+            references.append((before + after) / 2)
+            ratios.append(value / references[-1])
+        results.append(
+            Result(
+                case.name,
+                case.unit,
+                round(statistics.median(values), 1),
+                round(min(values), 1),
+                round(max(values), 1),
+                {"reference": round(statistics.median(ratios), 4)},
+                len(values),
+                {"reference": round(statistics.median(references), 1)},
+            )
+        )
+    return results

@@ -1,0 +1,192 @@
+"""Mesh -> graph: frames verified, opened by what our grants allow, and pushed into the engine's inlet.
+
+Invariants: nothing reaches the graph that did not pass every check of the opener; a refused frame is counted by reason
+and changes nothing; a gap in the sequence is a loss with a reason (S43).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+from meshfold.core import Graph, Route
+from meshfold.core.errors import DecodeError, FrameRejected, KeyMissing, SchemaMismatch
+from meshfold.core.ports import Message, Subscribed, Transport
+from meshfold.core.registry import Taint
+from meshfold.mesh.bridge.base import Bridge
+from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.records import Checkpoint
+from meshfold.mesh.subjects import Subjects
+from meshfold.security import Opener
+
+__all__ = ("IncomingBridge",)
+
+#: Latencies kept for the percentiles that are shown.
+LATENCY_SAMPLES_MAX = 512
+
+
+class IncomingBridge(Bridge):
+    """Brings a route of another node into this graph. `form` is `d` (whole) or `m` (metadata only)."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        route: Route[Any],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        opener: Opener,
+        subjects: Subjects,
+        hlc: HybridClock,
+        form: Literal["d", "m"],
+        reject: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(route, loop)
+        self.form: Literal["d", "m"] = form
+        self._graph = graph
+        self._transport = transport
+        self._opener = opener
+        self._hlc = hlc
+        self._reject = reject
+        self._subjects = subjects
+        self._subscription: Subscribed | None = None
+        self._latencies: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
+        self._frames = 0
+        self._tails: dict[tuple[bytes, bytes], int] = {}
+        self._checkpoints: dict[tuple[bytes, bytes], Checkpoint] = {}
+        self._taints = (Taint.TRUST_PLAINTEXT,) if route.secrecy == "none" else ()
+        self.inlet = graph.inlet(route, name="bridge")
+        self._start(self._subscribe)
+
+    async def _subscribe(self) -> None:
+        subject = self._subjects.route_any_site(self.form, self.route.addr)
+        self._subscription = await self._transport.subscribe(subject, self._on_message)
+
+    def _on_message(self, message: Message) -> None:
+        try:
+            address = self._subjects.address_of(self.form, message.subject)
+            opened = self._opener.open_events(
+                self.form, address, message.data, allow_plain=self.route.secrecy == "none"
+            )
+            if opened.header.schema_id != self.route.schema.id:
+                raise FrameRejected("schema", f"frame of schema {opened.header.schema_id.hex()}")
+            self.inlet.push(
+                opened.meta,
+                opened.payload,
+                producer=opened.sender.tag,
+                incarnation=opened.header.incarnation,
+                taints=self._taints,
+            )
+        except FrameRejected as error:
+            self._reject(error.reason, self.route.text)
+        except KeyMissing:
+            self._reject("epoch", self.route.text)
+        except DecodeError:
+            self._reject("batch", self.route.text)
+        else:
+            self._frames += 1
+            self._hlc.witness(opened.header.hlc)
+            sent_ms = opened.header.hlc >> 16
+            self._latencies.append(max(0.0, self._hlc.clock.now()[0] / 1e6 - sent_ms))
+            self._become_ready()
+
+    def heard(self, producer: bytes, incarnation: bytes, checkpoint: Checkpoint, *, sees_us: bool) -> None:
+        """Take in a producer's checkpoint: what it proves sent and we do not have is lost.
+
+        Frames sent before the checkpoint arrive before it (order holds per publisher), so its `sent_seq` closes a gap
+        at the tail, too.
+        """
+        if checkpoint.schema != self.route.schema.descriptor() and self._state == "starting":
+            self._fail(
+                SchemaMismatch(
+                    f"{self.route.text} is shared with another schema than the one declared here",
+                    fix="declare the route with the producer's schema; `meshfold route show` prints it",
+                    route=self.route.text,
+                    expected=self.route.schema.name,
+                    found=str(checkpoint.schema.get("name")),
+                )
+            )
+            return
+        self._checkpoints[producer, incarnation] = checkpoint
+        if checkpoint.sent_seq:
+            self.inlet.expect(producer, incarnation, checkpoint.sent_seq)
+        if sees_us:
+            self._become_ready()
+
+    def gone(self, producer: bytes, incarnation: bytes, *, clean: bool) -> None:
+        """Note that an incarnation ended; one that did not close may have sent more than its last checkpoint says."""
+        from meshfold.mesh.bridge.outgoing import TAP_EVENTS_MAX
+
+        if not clean:
+            self._tails.setdefault((producer, incarnation), TAP_EVENTS_MAX)
+
+    def flow(self, reader: str) -> list[dict[str, Any]]:
+        """Rows of the accounting equation, one for each producer's incarnation (S43)."""
+        return [
+            self._row(reader, producer, incarnation, counters, last_seq)
+            for producer, incarnation, counters, last_seq in self.inlet.counters()
+        ]
+
+    def _row(self, reader: str, producer: bytes, incarnation: bytes, counters: Any, last_seq: int) -> dict[str, Any]:
+        checkpoint = self._checkpoints.get((producer, incarnation))
+        lost = dict(counters.dropped)
+        offered, pending, published = counters.offered, counters.pending, counters.offered
+        if checkpoint is not None and checkpoint.first_seq:
+            attach = self.inlet.attach_seq(producer, incarnation)
+            have = last_seq - attach + 1
+            proven = checkpoint.first_seq + checkpoint.offered - attach
+            published = checkpoint.published
+            # Frames that came after the checkpoint are offered, too: the later of the two views counts. What the
+            # producer said is pending may have arrived since; more than that missing would be unexplained.
+            offered = max(proven, have)
+            pending = min(checkpoint.pending, offered - have)
+            overflow = min(lost.get("link_loss", 0), checkpoint.dropped.get("overflow_oldest", 0))
+            if overflow:
+                lost["link_loss"] -= overflow
+                lost["overflow_oldest"] = overflow
+        lost = {reason: count for reason, count in lost.items() if count}
+        return {
+            "route": self.route.text,
+            "reader": reader,
+            "producer": producer.hex(),
+            "incarnation": incarnation.hex(),
+            "published": published,
+            "offered": offered,
+            "delivered": counters.delivered,
+            "dropped": lost,
+            "pending": pending,
+            "unexplained": offered - counters.delivered - sum(lost.values()) - pending,
+            "unknown_tail": self._tails.get((producer, incarnation), 0),
+            "latency_ms": self.latency(),
+        }
+
+    def latency(self) -> dict[str, float]:
+        """p50 and p99 from seal to delivery in ms, over the last frames; empty while there is none."""
+        ordered = sorted(self._latencies)
+        if not ordered:
+            return {}
+        return {
+            "p50": round(ordered[len(ordered) // 2], 2),
+            "p99": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2),
+        }
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """`frames`, `delivered`, `dropped` by reason, over all producers."""
+        delivered = 0
+        dropped: dict[str, int] = {}
+        for _, _, counters, _ in self.inlet.counters():
+            delivered += counters.delivered
+            for reason, count in counters.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + count
+        return {"frames": self._frames, "delivered": delivered, "dropped": dropped}
+
+    async def _close(self) -> None:
+        if self._state == "closed":
+            return
+        self._state = "closed"
+        if self._subscription is not None:
+            await self._subscription.close()
+        await self._stop_jobs()

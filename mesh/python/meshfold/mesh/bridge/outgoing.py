@@ -1,0 +1,154 @@
+"""Graph -> mesh: a tap drained into sealed frames, one batch a frame.
+
+The per-event work is in the engine; this file runs once a frame. A frame goes out when 64 KiB are waiting or 1 ms after
+the first event, whichever comes first (`express` skips the wait).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from meshfold.core import Graph, Route
+from meshfold.core.errors import TooLarge
+from meshfold.core.ports import Transport
+from meshfold.mesh.bridge.base import Bridge
+from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.records import Checkpoint
+from meshfold.mesh.subjects import Subjects
+from meshfold.security import Sealer
+
+__all__ = ("OutgoingBridge",)
+
+#: Bytes of events in one frame; below half of the broker's limit even when sealed.
+FRAME_BYTES_MAX = 64 * 1024
+FRAME_EVENTS_MAX = 4096
+BATCH_WINDOW_S = 0.001
+#: Events the tap holds while the mesh cannot take them; the oldest go first, counted.
+TAP_EVENTS_MAX = 65_536
+
+
+class OutgoingBridge(Bridge):
+    """Publishes a route of this graph to the mesh."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        route: Route[Any],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        sealer: Sealer,
+        subjects: Subjects,
+        hlc: HybridClock,
+        policy_epoch: Callable[[], int],
+        meta_wanted: Callable[[str], bool],
+        express: bool,
+    ) -> None:
+        super().__init__(route, loop)
+        self._graph = graph
+        self._transport = transport
+        self._sealer = sealer
+        self._hlc = hlc
+        self._policy_epoch = policy_epoch
+        self._meta_wanted = meta_wanted
+        self._whole_subject = subjects.route("d", route.addr)
+        self._meta_subject = subjects.route("m", route.addr)
+        self._express = express
+        self._wakeup = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._sent_seq = 0
+        self._first_seq = 0
+        self._frames = 0
+        self._too_large = 0
+        self._tap = graph.tap(route, capacity=TAP_EVENTS_MAX, on_ready=self._on_ready)
+        self._start(self._run)
+
+    def _on_ready(self) -> None:
+        # Called in the publisher's thread; a loop that is gone means the node is closing.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wakeup.set)
+
+    async def _run(self) -> None:
+        self._become_ready()
+        while True:
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            if not self._express:
+                await asyncio.sleep(BATCH_WINDOW_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send everything the tap holds."""
+        async with self._sending:
+            while (batch := self._tap.drain(FRAME_EVENTS_MAX, FRAME_BYTES_MAX)) is not None:
+                if not self._first_seq:
+                    self._first_seq = batch.first_seq
+                await self._send(batch)
+                self._sent_seq = batch.last_seq
+
+    async def _send(self, batch: Any) -> None:
+        schema = self.route.schema
+        seal = self._sealer.plain_events if self.route.secrecy == "none" else self._sealer.seal_events
+        frame = seal(
+            self.route.addr,
+            schema_id=schema.id,
+            first_seq=batch.first_seq,
+            count=batch.count,
+            meta=batch.meta,
+            payload=batch.payload,
+            hlc=self._hlc.stamp(),
+            policy_epoch=self._policy_epoch(),
+            compress=schema.compress == "safe" and not batch.mixed_sources,
+        )
+        try:
+            await self._transport.publish(self._whole_subject, frame.whole())
+            if self._meta_wanted(self.route.addr.text):
+                await self._transport.publish(self._meta_subject, frame.meta_only())
+            self._frames += 1
+        except TooLarge:
+            # One event above the inline limit. The reader sees the gap; here it is counted and shown by status.
+            self._too_large += batch.count
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the route's standing; consistent because nothing is awaited in here."""
+        counters = self._tap.counters()
+        last_drained = self._first_seq + counters.delivered + _lost(counters.dropped) - 1 if self._first_seq else 0
+        unsent = max(0, last_drained - self._sent_seq) if self._sent_seq else 0
+        return Checkpoint(
+            address=self.route.addr.text,
+            schema=self.route.schema.descriptor(),
+            secrecy=self.route.secrecy,
+            published=self._graph.published(self.route),
+            first_seq=self._first_seq,
+            offered=counters.offered,
+            sent_seq=self._sent_seq,
+            pending=counters.pending + unsent,
+            dropped=dict(counters.dropped),
+        )
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """`offered`, `delivered` (sent), `dropped` by reason, `pending`, `frames`, `too_large`."""
+        counters = self._tap.counters()
+        return {
+            "offered": counters.offered,
+            "delivered": counters.delivered,
+            "dropped": dict(counters.dropped),
+            "pending": counters.pending,
+            "frames": self._frames,
+            "too_large": self._too_large,
+        }
+
+    async def _close(self) -> None:
+        if self._state == "closed":
+            return
+        await self._stop_jobs()
+        await self.flush()
+        self._state = "closed"
+        self._tap.close()
+
+
+def _lost(dropped: dict[str, int]) -> int:
+    return sum(dropped.values())

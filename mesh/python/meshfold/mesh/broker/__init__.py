@@ -1,0 +1,16 @@
+"""The broker this process can own, and the logins it takes."""
+
+from meshfold.mesh.broker.jwt import Permissions, key_text, mint_account, mint_operator, mint_user
+from meshfold.mesh.broker.server import EmbeddedServer, find_server, guarded, server_version
+
+__all__ = (
+    "EmbeddedServer",
+    "Permissions",
+    "find_server",
+    "guarded",
+    "key_text",
+    "mint_account",
+    "mint_operator",
+    "mint_user",
+    "server_version",
+)

@@ -1,0 +1,51 @@
+"""The clocks of a live node: the system clock and the hybrid logical clock that stamps frames.
+
+HLC: 48 bits of wall milliseconds, 16 bits of counter; it never goes back, and takes in what it sees from others up to
+the skew limit (Kulkarni et al., "Logical Physical Clocks", 2014, section 4).
+"""
+
+from __future__ import annotations
+
+import time
+
+from meshfold.core.ports import Clock
+
+__all__ = ("HybridClock", "SystemClock")
+
+#: A peer further ahead than this does not move our clock (SECURITY: skew limit).
+SKEW_MS_MAX = 60_000
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    def now(self) -> tuple[int, int]:
+        """Return (wall ns, monotonic ns)."""
+        return time.time_ns(), time.monotonic_ns()
+
+
+class HybridClock:
+    """Stamps what leaves this node, later than everything it has sent or seen."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = 0
+
+    @property
+    def clock(self) -> Clock:
+        """The physical clock underneath."""
+        return self._clock
+
+    def now_ms(self) -> int:
+        """Wall clock, milliseconds since 1970."""
+        return self._clock.now()[0] // 1_000_000
+
+    def stamp(self) -> int:
+        """Return the next timestamp (u64), greater than every one before."""
+        self._last = max(self._last + 1, self.now_ms() << 16)
+        return self._last
+
+    def witness(self, stamp: int) -> None:
+        """Take in a peer's timestamp; one beyond the skew limit is ignored."""
+        if (stamp >> 16) <= self.now_ms() + SKEW_MS_MAX:
+            self._last = max(self._last, stamp)

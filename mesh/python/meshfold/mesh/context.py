@@ -1,0 +1,151 @@
+"""Context files: how a command on this machine finds a running mesh.
+
+`meshfold up` writes one (mode 0600) into its state directory, with a link in the contexts folder; commands take the
+newest whose process still runs. It names the folder of the mesh's authority, so whoever can read it is an operator.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from meshfold.core.errors import ConfigError
+
+__all__ = ("Context", "contexts_dir")
+
+
+def contexts_dir() -> Path:
+    """Return the folder of links to context files: `$MESHFOLD_CONTEXTS`, or the user's state folder."""
+    chosen = os.environ.get("MESHFOLD_CONTEXTS")
+    if chosen:
+        return Path(chosen)
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return Path(state) / "meshfold" / "contexts"
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    mesh: str
+    cluster: str
+    url: str
+    state_dir: str
+    authority_dir: str
+    voters: list[str]
+    pid: int
+    created_ns: int
+    site: str = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a mesh is and who its voters are. `voters` are ID1 records."""
+
+    mesh: str
+    cluster: bytes
+    url: str
+    state_dir: Path
+    authority_dir: Path
+    voters: tuple[bytes, ...]
+    pid: int
+    created_ns: int = 0
+    site: str = "local"
+
+    @property
+    def path(self) -> Path:
+        """The context file itself."""
+        return self.state_dir / "context.json"
+
+    @property
+    def _link(self) -> Path:
+        return contexts_dir() / f"{self.mesh}-{self.pid}.json"
+
+    def save(self) -> Path:
+        """Write the file and its link; both are replaced atomically.
+
+        :raises ConfigError: if the folder cannot be written
+        """
+        record = _File(
+            self.mesh,
+            self.cluster.hex(),
+            self.url,
+            str(self.state_dir),
+            str(self.authority_dir),
+            [voter.hex() for voter in self.voters],
+            self.pid,
+            self.created_ns,
+            self.site,
+        )
+        try:
+            fresh = self.path.with_suffix(".new")
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(msgspec.json.encode(record))
+            fresh.replace(self.path)
+            self._link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._link.unlink(missing_ok=True)
+            self._link.symlink_to(self.path)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the context file {self.path}: {error.strerror}",
+                fix="choose another folder with --dir",
+                item=str(self.path),
+            ) from error
+        return self.path
+
+    def remove(self) -> None:
+        """Take the file and its link away. Idempotent."""
+        self._link.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, which: str | Path | None = None) -> Context:
+        """Read a context: a path, the name of a mesh, or None for the newest that runs.
+
+        :raises ConfigError: if there is none, or the file cannot be used
+        """
+        if which is not None and ("/" in str(which) or Path(which).suffix == ".json"):
+            return cls._read(Path(which))
+        found = cls.running()
+        if which is not None:
+            found = [context for context in found if context.mesh == str(which)]
+        if not found:
+            what = f"no running mesh named {which!r}" if which is not None else "no running mesh on this machine"
+            raise ConfigError(what, fix="start one with `meshfold up`, or name a context file with --context", item="context")
+        return found[0]
+
+    @classmethod
+    def running(cls) -> list[Context]:
+        """All meshes of this user whose process lives, newest first; links to dead ones are removed."""
+        found: list[Context] = []
+        for link in contexts_dir().glob("*.json"):
+            try:
+                context = cls._read(link)
+                os.kill(context.pid, 0)
+            except (ConfigError, ProcessLookupError):
+                link.unlink(missing_ok=True)
+            except PermissionError:
+                continue
+            else:
+                found.append(context)
+        return sorted(found, key=lambda context: context.created_ns, reverse=True)
+
+    @classmethod
+    def _read(cls, path: Path) -> Context:
+        try:
+            record = msgspec.json.decode(path.read_bytes(), type=_File)
+            return cls(
+                record.mesh,
+                bytes.fromhex(record.cluster),
+                record.url,
+                Path(record.state_dir),
+                Path(record.authority_dir),
+                tuple(bytes.fromhex(voter) for voter in record.voters),
+                record.pid,
+                record.created_ns,
+                record.site,
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot read the context file {path}: {error.strerror}", item=str(path)) from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ConfigError(f"{path} is not a context file: {error}", item=str(path)) from error

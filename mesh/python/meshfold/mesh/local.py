@@ -1,0 +1,126 @@
+"""A whole mesh on this machine in one object: server, authority, context. `meshfold up` and the tests run on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.broker import EmbeddedServer
+from meshfold.mesh.context import Context
+from meshfold.mesh.node import Node
+from meshfold.mesh.node.enrol import found_mesh, load_account_key
+
+__all__ = ("LocalMesh",)
+
+
+class LocalMesh:
+    """Owns an embedded server and a context in `state_dir`; everything ends with it, the state stays in the folder.
+
+    :param state_dir: folder of the mesh's state, made if needed, locked while the mesh runs
+    :param name: the mesh's name, which `--context` takes
+    :param voter: the node that hosts the control log
+    """
+
+    def __init__(self, state_dir: Path, *, name: str = "local", voter: str = "hub", port: int | None = None) -> None:
+        self.state_dir = state_dir
+        self.name = name
+        self.voter = voter
+        self._port = port
+        self._lock: IO[bytes] | None = None
+        self.server: EmbeddedServer | None = None
+        self.context: Context | None = None
+
+    def start(self, via: str | None = None) -> Context:
+        """Start the server, found or reopen the mesh, write the context.
+
+        :param via: URL that nodes shall use instead of the server's own
+        :raises ConfigError: if the folder cannot be used or is in use, the server is missing or does not start
+        """
+        self._acquire()
+        now_ms = time.time_ns() // 1_000_000
+        authority_dir = self.state_dir / "authority"
+        cluster = self._cluster()
+        _, voter = found_mesh(authority_dir, cluster, now_ms, self.voter, self.state_dir / "nodes")
+        self.server = EmbeddedServer.start(
+            self.state_dir / "server",
+            operator=load_account_key(authority_dir, "operator.key"),
+            account=load_account_key(authority_dir),
+            port=self._port,
+        )
+        self.announce(via or self.server.url, cluster, authority_dir, voter.raw)
+        assert self.context is not None
+        return self.context
+
+    def announce(self, url: str, cluster: bytes, authority_dir: Path, voter: bytes) -> None:
+        """Write the context file."""
+        self.context = Context(
+            self.name, cluster, url, self.state_dir, authority_dir, (voter,), os.getpid(), time.time_ns()
+        )
+        self.context.save()
+
+    def _acquire(self) -> None:
+        try:
+            self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (self.state_dir / "lock").open("ab")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use the state directory {self.state_dir}: {error.strerror}",
+                fix="choose a folder you may write, or leave --dir out",
+                item=str(self.state_dir),
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            self._lock = None
+            raise ConfigError(
+                f"the state directory {self.state_dir} is in use by another mesh",
+                fix="stop that one, or choose another folder with --dir",
+                item=str(self.state_dir),
+            ) from None
+
+    def _cluster(self) -> bytes:
+        path = self.state_dir / "cluster"
+        if path.exists():
+            cluster = path.read_bytes()
+            if len(cluster) != 16:
+                raise ConfigError(f"{path} is damaged", fix="choose another folder with --dir", item=str(path))
+            return cluster
+        cluster = os.urandom(16)
+        path.write_bytes(cluster)
+        return cluster
+
+    def node(self, name: str) -> Node:
+        """Return a node of this mesh, not yet connected."""
+        assert self.context is not None
+        return Node.open(name, context=self.context.path)
+
+    def stop(self) -> None:
+        """Stop the server and take the context away. Idempotent."""
+        if self.context is not None:
+            self.context.remove()
+            self.context = None
+        if self.server is not None:
+            self.server.stop()
+            self.server = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> LocalMesh:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

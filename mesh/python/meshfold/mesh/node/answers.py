@@ -1,0 +1,175 @@
+"""The commands every node answers: status, catalog, flow, latest, why, refusals, explain.
+
+Each answer is filtered to what the asker may read (S32): a node shows a stranger nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from meshfold.core import Address, Route, event_document
+from meshfold.core.errors import GrantDenied, MeshfoldError, WiringError
+from meshfold.core.registry import Action
+from meshfold.mesh.node.session import Session
+from meshfold.mesh.node.why import WHY_DEPTH_MAX, WhyWalk
+from meshfold.security import Identity
+
+__all__ = ("Answers",)
+
+WHY_ASK_S = 2.0
+
+
+class Answers:
+    """Builds the documents of one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        for command in ("status", "catalog", "flow", "latest", "why", "refusals", "explain"):
+            session.responder.answers(command, getattr(self, command))
+        session.responder.answers("policy", session.on_policy)
+
+    def _may(self, asker: Identity, action: Action, address: Address) -> bool:
+        if asker.tag == self._session.identity.tag:
+            return True
+        return self._session.book.decide(asker.tag, action, address).allowed
+
+    def _require_any(self, asker: Identity) -> None:
+        if asker.tag != self._session.identity.tag and not self._session.book.grants_of(asker.tag):
+            raise GrantDenied(
+                f"{asker.name} holds no grant in this mesh",
+                fix=f"issue one: meshfold grant issue {asker.name} ROUTE --action META_READ",
+                principal=asker.name,
+                action="VALIDATE",
+                route="",
+            )
+
+    async def status(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Who this node is, whom it sees, what is wrong."""
+        self._require_any(asker)
+        session = self._session
+        members = [
+            {"name": m.name, "id": m.id, "incarnation": m.incarnation, "alive": m.alive, "age_ms": m.age_ms}
+            for m in session.directory.members()
+        ]
+        return {
+            "name": session.name,
+            "id": session.identity.tag.hex(),
+            "incarnation": session.graph.incarnation.hex(),
+            "pid": os.getpid(),
+            "members": members,
+            "groups": [session.control.status()] if session.control else [],
+            "problems": session.problems + [f"{m['name']} is silent" for m in members if not m["alive"]],
+            "rejected": dict(session.rejected),
+            "transport": dict(session.transport.counters()),
+        }
+
+    async def catalog(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """The routes this node knows, as far as the asker may read their metadata."""
+        session = self._session
+        rows = []
+        for route in session.graph.routes():
+            if not self._may(asker, Action.META_READ, route.addr):
+                continue
+            direction = "local"
+            if route.address in session.outgoing:
+                direction = "share"
+            elif route.address in session.incoming:
+                direction = "read"
+            rows.append(
+                {
+                    "route": route.text,
+                    "address": route.address,
+                    "schema": route.schema.descriptor(),
+                    "schema_id": route.schema.id.hex(),
+                    "secrecy": route.secrecy,
+                    "direction": direction,
+                    "published": session.graph.published(route),
+                }
+            )
+        return {"routes": sorted(rows, key=lambda row: str(row["address"]))}
+
+    async def flow(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """The accounting equation of every route this node reads (S43)."""
+        self._require_any(asker)
+        session = self._session
+        session.sweep()
+        rows: list[dict[str, Any]] = []
+        for bridge in session.incoming.values():
+            rows += bridge.flow(session.name)
+        elapsed_s = max(1e-3, (session.hlc.now_ms() - session.started_ms) / 1000)
+        for row in rows:
+            row["rate_hz"] = round(row["delivered"] / elapsed_s, 2)
+        return {"routes": rows, "unexplained": sum(abs(row["unexplained"]) for row in rows)}
+
+    def _route(self, args: dict[str, Any]) -> Route[Any]:
+        address = Address.parse(str(args.get("route", "")))
+        route = self._session.graph.route(address.tag)
+        if route is None:
+            raise WiringError(
+                f"{self._session.name} knows no route {address.short}", fix="`meshfold route ls` lists them", item=address.short
+            )
+        return route
+
+    async def latest(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """The latest event of a route, if the asker may open its payload."""
+        route = self._route(args)
+        if not self._may(asker, Action.PAYLOAD_OPEN, route.addr):
+            raise GrantDenied(
+                f"{asker.name} may not open {route.text}",
+                fix=f"issue: meshfold grant issue {asker.name} {route.text} --action PAYLOAD_OPEN",
+                principal=asker.name,
+                action="PAYLOAD_OPEN",
+                route=route.text,
+            )
+        event = self._session.graph.latest(route)
+        return {"event": event_document(event) if event is not None else None}
+
+    async def why(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """The causes of an event, across nodes."""
+        self._require_any(asker)
+        return await self.walk(str(args.get("event", "")), int(args.get("depth", WHY_DEPTH_MAX)))
+
+    async def walk(self, event: str, depth: int = WHY_DEPTH_MAX) -> dict[str, Any]:
+        """Build the tree from here."""
+        return await WhyWalk(self._session.graph, self._name, self._ask).walk(event, depth)
+
+    def _name(self, producer: bytes) -> str:
+        identity = self._session.directory.lookup(producer)
+        return identity.name if identity is not None else producer.hex()
+
+    async def _ask(self, producer: bytes, event: str, depth: int) -> dict[str, Any] | None:
+        identity = self._session.directory.lookup(producer)
+        if identity is None or not self._session.directory.alive(producer):
+            return None
+        try:
+            answer = await self._session.asker.ask(identity, "why", {"event": event, "depth": depth}, WHY_ASK_S)
+        except MeshfoldError:
+            return None
+        return answer if answer.get("known") else None
+
+    async def refusals(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """What this node was refused."""
+        self._require_any(asker)
+        return {"refused": list(self._session.refusals)}
+
+    async def explain(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Which grant and rule decides an action of a member on a route."""
+        self._require_any(asker)
+        address = Address.parse(str(args.get("route", "")))
+        name = str(args.get("node", asker.name))
+        try:
+            action = Action[str(args.get("action", "META_READ"))]
+        except KeyError:
+            raise WiringError(f"unknown action {args.get('action')!r}", fix=f"one of {', '.join(Action.__members__)}") from None
+        identity = self._session.directory.by_name(name)
+        if identity is None:
+            raise WiringError(f"no member named {name!r}", fix="`meshfold status` lists them", item=name)
+        decision = self._session.book.decide(identity.tag, action, address)
+        return {
+            "decision": "allowed" if decision.allowed else "denied",
+            "because": decision.because,
+            "node": name,
+            "action": action.name,
+            "route": address.short,
+        }

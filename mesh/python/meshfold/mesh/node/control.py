@@ -1,0 +1,192 @@
+"""The voter's side of a mesh: the control log, the key tree, grants and the policy epoch.
+
+Runs inside the node that the context names as voter. Everything it decides is an entry of the control log before it is
+announced: `grant/<hash>`, `revoked/<hash or key>`, `member/<tag>`, `policy`.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from meshfold.consensus import SoloLog
+from meshfold.core.errors import FrameRejected, GrantDenied
+from meshfold.core.registry import Action
+from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.node.members import Directory
+from meshfold.security import Grant, GrantBook, Identity, KeyTree, NodeKeys, Policy
+
+__all__ = ("Control",)
+
+GROUP = "control"
+#: Grants a mesh keeps; one more is refused as `limit`.
+GRANTS_MAX = 65_536
+
+
+class Control:
+    """What a voter answers: keys for grants, the list of grants, issue and revoke."""
+
+    def __init__(
+        self,
+        log: SoloLog,
+        tree: KeyTree,
+        keys: NodeKeys,
+        identity: Identity,
+        book: GrantBook,
+        directory: Directory,
+        hlc: HybridClock,
+    ) -> None:
+        self.log = log
+        self.tree = tree
+        self._keys = keys
+        self._identity = identity
+        self._book = book
+        self._directory = directory
+        self._hlc = hlc
+        self.policy = Policy(epoch=0, revoked=frozenset())
+
+    @classmethod
+    async def open(
+        cls, folder: Path, keys: NodeKeys, identity: Identity, book: GrantBook, directory: Directory, hlc: HybridClock
+    ) -> Control:
+        """Open the control log and the key tree in `folder`, making them on first use.
+
+        :raises StoreDamaged: if the log is damaged below what it acknowledged
+        :raises ConfigError: if another process holds it
+        """
+        log = SoloLog.open(folder / "log", group=GROUP, node=identity.name, clock=hlc.clock)
+        path = folder / "keys"
+        if path.exists():
+            tree = KeyTree.load(path)
+        else:
+            tree = KeyTree.generate(identity.cluster)
+            tree.save(path)
+        control = cls(log, tree, keys, identity, book, directory, hlc)
+        await control._restore()
+        return control
+
+    async def _restore(self) -> None:
+        saved = await self.log.get("policy")
+        if saved is not None:
+            (epoch,) = struct.unpack_from(">I", saved.value)
+            revoked = [key.removeprefix("revoked/") for key in await self.log.snapshot("revoked/")]
+            self.policy = Policy(epoch=epoch, revoked=frozenset(bytes.fromhex(item) for item in revoked))
+            self._book.set_policy(self.policy)
+
+    def status(self) -> dict[str, Any]:
+        """The group's line in `status`: group, leader, term, commit, token."""
+        status = self.log.status()
+        return {
+            "group": status.group,
+            "leader": status.leader,
+            "term": status.term,
+            "commit": status.commit,
+            "token": f"{status.group}:{status.term}",
+        }
+
+    async def keys_for(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `keys`: check the asker's grants, note the member, wrap the keys its grants entitle it to.
+
+        :raises GrantDenied: if it holds no valid grant: then it gets no key at all
+        """
+        await self.log.put(f"member/{asker.tag.hex()}", asker.raw)
+        grants = [Grant.parse(bytes.fromhex(raw)) for raw in args.get("grants", [])]
+        refused = ""
+        for grant in grants:
+            try:
+                self._book.add(grant, self._hlc.now_ms())
+            except FrameRejected as error:
+                refused = str(error)
+                continue
+            await self._note(grant)
+        valid = self._book.grants_of(asker.tag)
+        if not valid:
+            raise GrantDenied(
+                f"{asker.name} holds no valid grant in this mesh" + (f" ({refused})" if refused else ""),
+                fix=f"issue one: meshfold grant issue {asker.name} ROUTE --action META_READ",
+                principal=asker.name,
+                action="",
+                route="",
+            )
+        packet = self.tree.packet(
+            self._keys, self._identity, asker, valid, hlc=self._hlc.stamp()
+        )
+        return {
+            "packet": packet.hex(),
+            "policy": {"epoch": self.policy.epoch, "revoked": sorted(item.hex() for item in self.policy.revoked)},
+        }
+
+    async def _note(self, grant: Grant) -> None:
+        key = f"grant/{grant.hash.hex()}"
+        if await self.log.get(key) is None:
+            if len(await self.log.snapshot("grant/")) >= GRANTS_MAX:
+                raise FrameRejected("limit", f"more than {GRANTS_MAX} grants")
+            await self.log.put(key, grant.raw)
+
+    def _require_admin(self, asker: Identity) -> None:
+        for grant in self._book.grants_of(asker.tag):
+            if any(capability.actions & Action.KEY_ADMIN for capability in grant.capabilities):
+                return
+        raise GrantDenied(
+            f"{asker.name} may not change grants: it holds no grant with KEY_ADMIN",
+            fix="run the command as the mesh's operator",
+            principal=asker.name,
+            action="KEY_ADMIN",
+            route=">",
+        )
+
+    async def grants(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `grants`: every grant in the log, with who holds it and whether it was revoked."""
+        found = []
+        for key, saved in (await self.log.snapshot("grant/")).items():
+            grant = Grant.parse(saved.value)
+            holder = self._name_of(grant.subject_pub)
+            found.append(
+                {
+                    "id": key.removeprefix("grant/"),
+                    "subject": holder,
+                    "capabilities": [
+                        {"actions": str(capability.actions).replace("Action.", ""), "pattern": capability.pattern}
+                        for capability in grant.capabilities
+                    ],
+                    "not_before_ms": grant.not_before_ms,
+                    "not_after_ms": grant.not_after_ms,
+                    "revoked": grant.hash in self.policy.revoked,
+                }
+            )
+        return {"grants": found}
+
+    def _name_of(self, node_pub: bytes) -> str:
+        for tag in self._directory.tags():
+            identity = self._directory.lookup(tag)
+            if identity is not None and identity.node_pub == node_pub:
+                return identity.name
+        return node_pub.hex()[:16]
+
+    async def issue(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `grant_issue`: note a grant that the authority signed; its holder gets keys when it next asks."""
+        self._require_admin(asker)
+        grant = Grant.parse(bytes.fromhex(args.get("grant", "")))
+        self._book.add(grant, self._hlc.now_ms())
+        await self._note(grant)
+        return {"id": grant.hash.hex(), "policy_epoch": self.policy.epoch}
+
+    async def revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `grant_revoke`: raise the policy epoch with the grant's hash in the revoked set."""
+        self._require_admin(asker)
+        item = str(args.get("id", ""))
+        if await self.log.get(f"grant/{item}") is None:
+            raise GrantDenied(
+                f"no grant {item[:16]} is known", fix="`meshfold grant ls` lists them", action="", route="", principal=""
+            )
+        await self.log.put(f"revoked/{item}", b"")
+        policy = Policy(epoch=self.policy.epoch + 1, revoked=self.policy.revoked | {bytes.fromhex(item)})
+        await self.log.put("policy", struct.pack(">I", policy.epoch))
+        self.policy = policy
+        self._book.set_policy(policy)
+        return {"id": item, "policy_epoch": policy.epoch}
+
+    def close(self) -> None:
+        """Close the log."""
+        self.log.close()

@@ -1,0 +1,116 @@
+"""Heartbeats: every half second a node says who it is and how far each shared route got, sealed under the members' key.
+
+A heartbeat carries the counter checkpoints of S43, so a reader can prove what was sent, and echoes the incarnations its
+sender has heard, so a reader knows that its producer sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from meshfold.core.errors import FrameRejected, KeyMissing, TransportClosed
+from meshfold.core.ports import Message, Transport
+from meshfold.core.registry import FrameKind
+from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.node.members import HEARTBEAT_S, Directory
+from meshfold.mesh.records import Heartbeat, decode, encode
+from meshfold.mesh.subjects import Subjects
+from meshfold.security import Identity, Opener, Sealer
+
+__all__ = ("Heartbeats",)
+
+#: Called for each accepted heartbeat: (sender, incarnation, heartbeat).
+Heard = Callable[[Identity, bytes, Heartbeat], None]
+
+
+class Heartbeats:
+    """Sends ours, takes in the others'."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        transport: Transport,
+        sealer: Sealer,
+        opener: Opener,
+        directory: Directory,
+        subjects: Subjects,
+        hlc: HybridClock,
+        *,
+        compose: Callable[[int, bool], Heartbeat],
+        heard: Heard,
+        reject: Callable[[str, str], None],
+        policy_epoch: Callable[[], int],
+    ) -> None:
+        self._identity = identity
+        self._transport = transport
+        self._sealer = sealer
+        self._opener = opener
+        self._directory = directory
+        self._subjects = subjects
+        self._hlc = hlc
+        self._compose = compose
+        self._heard = heard
+        self._reject = reject
+        self._policy_epoch = policy_epoch
+        self._counter = 0
+        self._job: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen to everyone's and begin to send."""
+        await self._transport.subscribe(self._subjects.every("h"), self._on_message)
+        self._job = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TransportClosed, KeyMissing):
+                await self.beat()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def beat(self, *, closing: bool = False) -> None:
+        """Send one heartbeat now."""
+        self._counter += 1
+        subject = self._subjects.node("h", self._identity.tag)
+        body = encode(self._compose(self._counter, closing))
+        frame = self._sealer.seal_members(
+            FrameKind.HEARTBEAT, body, hlc=self._hlc.stamp(), policy_epoch=self._policy_epoch(), subject=subject
+        )
+        raw = self._identity.raw
+        await self._transport.publish(subject, struct.pack(">H", len(raw)) + raw + frame)
+
+    def _on_message(self, message: Message) -> None:
+        try:
+            sender, incarnation, heartbeat = self._read(message)
+        except FrameRejected as error:
+            self._reject(error.reason, message.subject)
+            return
+        except KeyMissing:
+            self._reject("epoch", message.subject)
+            return
+        if sender.tag != self._identity.tag:
+            self._heard(sender, incarnation, heartbeat)
+
+    def _read(self, message: Message) -> tuple[Identity, bytes, Heartbeat]:
+        data: Any = message.data
+        if len(data) < 2:
+            raise FrameRejected("short", "no identity")
+        (size,) = struct.unpack_from(">H", data)
+        sender = self._directory.admit(bytes(data[2 : 2 + size]))
+        if message.subject != self._subjects.node("h", sender.tag):
+            raise FrameRejected("role", "a heartbeat on another node's subject")
+        opened = self._opener.open_members(bytes(data[2 + size :]), message.subject)
+        if opened.header.kind != FrameKind.HEARTBEAT or opened.sender.tag != sender.tag:
+            raise FrameRejected("kind", "not this node's heartbeat")
+        return sender, opened.header.incarnation, decode(opened.body, Heartbeat)
+
+    async def close(self) -> None:
+        """Say goodbye with final counters, as far as the transport still carries."""
+        if self._job is None:
+            return
+        self._job.cancel()
+        await asyncio.gather(self._job, return_exceptions=True)
+        with contextlib.suppress(TransportClosed, KeyMissing):
+            await self.beat(closing=True)

@@ -1,0 +1,272 @@
+"""`Node`: this process's part of a mesh, for both styles - `with` and `async with`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from meshfold.core import Graph, Route
+from meshfold.core.errors import ConfigError, MeshfoldError, WiringError
+from meshfold.core.registry import CONTRACTS
+from meshfold.mesh.bridge import Bridge
+from meshfold.mesh.clocks import SystemClock
+from meshfold.mesh.context import Context
+from meshfold.mesh.node.answers import Answers
+from meshfold.mesh.node.enrol import OPERATOR, enrol
+from meshfold.mesh.node.members import HEARTBEAT_S, Member
+from meshfold.mesh.reply import Reply
+from meshfold.mesh.node.session import Session
+
+__all__ = ("Node",)
+
+T = TypeVar("T")
+
+START_S = 30.0
+STOP_S = 15.0
+
+
+class Node:
+    """A member of a mesh: a local graph, and bridges that carry its routes.
+
+    Make one with `Node.open`, then enter it with `with` (plain calls; a loop of its own in a thread) or `async with`
+    (the loop that runs). Routes are shared and read by bridges; see `Bridge` for what they promise.
+    """
+
+    def __init__(self, name: str, context: Context) -> None:
+        self._name = name
+        self._context = context
+        self._session: Session | None = None
+        self._answers: Answers | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        now_ms = SystemClock().now()[0] // 1_000_000
+        self._enrolment = enrol(context, name, now_ms)
+        self._graph = Graph(name=name, producer=self._enrolment.identity.tag, incarnation=os.urandom(8))
+
+    @classmethod
+    def open(
+        cls,
+        name: str | None = None,
+        *,
+        context: str | Path | None = None,
+        config: str | Path | None = None,
+        nats: str | None = None,
+        creds: str | Path | None = None,
+        state_dir: str | Path | None = None,
+    ) -> Node:
+        """Find the mesh and enrol in it as `name`; entering the node connects.
+
+        :param name: the node's name; None takes `MESHFOLD_NAME`, else `operator`
+        :param context: a context file or the name of a mesh; None takes `MESHFOLD_CONTEXT`, else the newest that runs
+        :raises ConfigError: if no mesh is found, or its files cannot be read, or an option has no meaning here
+        """
+        for option, value in (("config", config), ("nats", nats), ("creds", creds), ("state_dir", state_dir)):
+            if value is not None:
+                raise ConfigError(
+                    f"{option}= needs a mesh joined by token, which this version does not have",
+                    fix="start the mesh with `meshfold up` and leave the option out",
+                    item=option,
+                )
+        chosen = context if context is not None else os.environ.get("MESHFOLD_CONTEXT")
+        return cls(name or os.environ.get("MESHFOLD_NAME") or OPERATOR, Context.load(chosen))
+
+    @property
+    def graph(self) -> Graph:
+        """The local graph; usable before and after the node is connected."""
+        return self._graph
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self._name
+
+    @property
+    def id(self) -> str:
+        """Hex of the node's 8-byte tag, which stays over restarts."""
+        return self._enrolment.identity.tag.hex()
+
+    @property
+    def incarnation(self) -> str:
+        """Hex of this process's incarnation, new at every start."""
+        return self._graph.incarnation.hex()
+
+    @property
+    def transport(self) -> Any:
+        """The connection to the broker, for tools; routes go through `share` and `read`."""
+        return self._running().transport
+
+    @property
+    def session(self) -> Session:
+        """The running parts, for the tools of this package."""
+        return self._running()
+
+    def members(self) -> list[Member]:
+        """Everyone this node has heard of, by name."""
+        return self._running().directory.members()
+
+    def share(self, r: Route[Any], *, contract: str = "at_most_once", express: bool = False) -> Bridge:
+        """Publish a route of this graph to the mesh, from now on.
+
+        :param contract: what readers are promised; `at_most_once` is the one there is
+        :param express: send each event at once instead of waiting up to 1 ms for a fuller frame
+        :raises GrantDenied: if this identity holds no OWN grant on the route
+        :raises KeyMissing: if the route's key has not arrived
+        :raises WiringError: for a contract that is not available
+        """
+        self._check_contract(contract)
+        return self._running().share(r, express)
+
+    def read(self, r: Route[Any], *, contract: str | None = None, since: object = None) -> Bridge:
+        """Bridge a route of another node into this graph: with PAYLOAD_OPEN whole, else its metadata only.
+
+        :raises GrantDenied: naming action, route and what would allow it
+        :raises WiringError: for a contract that is not available, or `since`, which needs a durable route
+        """
+        self._check_contract(contract or "at_most_once")
+        if since is not None:
+            raise WiringError("since= needs a durable route; this one is at_most_once", item=r.text)
+        return self._running().read(r)
+
+    @staticmethod
+    def _check_contract(contract: str) -> None:
+        if contract != "at_most_once":
+            what = "is not available yet" if contract in CONTRACTS else f"is none of {', '.join(CONTRACTS)}"
+            raise WiringError(f"contract {contract!r} {what}", fix="use at_most_once", item=contract)
+
+    def query(self, command: str, *, node: str | None = None, timeout: float = 5.0, **args: Any) -> Reply[dict[str, Any]]:
+        """Ask one node by name, or with None all that are alive.
+
+        :param timeout: seconds for each node
+        :returns: the node's document; for all: `{"answers": {name: document}, "silent": [names]}`
+        :raises ConfigError: if no such node is here
+        :raises TransportTimeout: if the named node does not answer
+        """
+        return self._reply(self._query(command, node, timeout, args))
+
+    def why(self, event_id: str) -> Reply[dict[str, Any]]:
+        """The causes of an event across nodes: a tree of event, route, node, operator, taints, causes.
+
+        :raises WiringError: if `event_id` is not an event id
+        """
+        return self._reply(self._why(event_id))
+
+    def audit_flow(self) -> Reply[dict[str, Any]]:
+        """The accounting equation of every route at every reader: `routes[]` and `unexplained` (S43)."""
+        return self._reply(self._audit_flow())
+
+    async def _why(self, event_id: str) -> dict[str, Any]:
+        assert self._answers is not None
+        found = await self._answers.walk(event_id)
+        if found["known"]:
+            return found
+        everyone = await self._query("why", None, 5.0, {"event": event_id})
+        for document in everyone["answers"].values():
+            if document.get("known"):
+                return dict(document)
+        return found
+
+    async def _audit_flow(self) -> dict[str, Any]:
+        everyone = await self._query("flow", None, 5.0, {})
+        rows = [row for document in everyone["answers"].values() for row in document["routes"]]
+        rows.sort(key=lambda row: (row["route"], row["reader"]))
+        return {
+            "routes": rows,
+            "unexplained": sum(abs(row["unexplained"]) for row in rows),
+            "silent": everyone["silent"],
+        }
+
+    async def _query(self, command: str, node: str | None, timeout: float, args: dict[str, Any]) -> dict[str, Any]:
+        session = self._running()
+        if node == self._name:
+            return await session.responder.answer_self(command, args)
+        await self._meet(session, node)
+        if node is not None:
+            identity = session.directory.by_name(node)
+            if identity is None:
+                names = ", ".join(sorted({m.name for m in session.directory.members()})) or "nobody"
+                raise ConfigError(f"no node named {node!r} in this mesh", fix=f"here are: {names}", item=node)
+            return await session.asker.ask(identity, command, args, timeout)
+        tags = [tag for tag in session.directory.tags() if session.directory.alive(tag) and tag != session.identity.tag]
+        answers: dict[str, Any] = {}
+        silent: list[str] = []
+
+        async def ask(tag: bytes) -> None:
+            identity = session.directory.lookup(tag)
+            assert identity is not None
+            try:
+                answers[identity.name] = await session.asker.ask(identity, command, args, timeout)
+            except MeshfoldError as error:
+                silent.append(f"{identity.name}: {error}")
+
+        await asyncio.gather(*(ask(tag) for tag in tags))
+        return {"answers": dict(sorted(answers.items())), "silent": sorted(silent)}
+
+    async def _meet(self, session: Session, node: str | None) -> None:
+        """Right after the start, wait until everyone alive had the time for a heartbeat."""
+        heard_all_ms = session.started_ms + int(2.5 * HEARTBEAT_S * 1000)
+        while session.hlc.now_ms() < heard_all_ms:
+            if node is not None and session.directory.by_name(node) is not None:
+                return
+            await asyncio.sleep(HEARTBEAT_S / 10)
+
+    def _running(self) -> Session:
+        if self._session is None:
+            raise WiringError(f"node {self._name} is not connected", fix="enter it: `with Node.open(...) as node:`", item="node")
+        return self._session
+
+    def _reply(self, work: Any) -> Reply[Any]:
+        if self._loop is None:
+            work.close()
+            self._running()
+        assert self._loop is not None
+        return Reply(work, self._loop)
+
+    async def __aenter__(self) -> Node:
+        self._loop = asyncio.get_running_loop()
+        session = Session(self._name, self._context, self._enrolment, self._graph)
+        self._session, self._answers = session, Answers(session)
+        try:
+            await session.start()
+        except BaseException:
+            self._session = None
+            await session.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def __enter__(self) -> Node:
+        loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=loop.run_forever, name=f"meshfold-{self._name}", daemon=True)
+        self._thread.start()
+        try:
+            Reply(self.__aenter__(), loop).result(START_S)
+        except BaseException:
+            self._stop_loop(loop)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._loop is not None
+        loop = self._loop
+        try:
+            Reply(self.__aexit__(kind, error, trace), loop).result(STOP_S)
+        finally:
+            self._stop_loop(loop)
+
+    def _stop_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon_threadsafe(loop.stop)
+        if self._thread is not None:
+            self._thread.join(STOP_S)
+        loop.close()

@@ -1,0 +1,331 @@
+"""One connected life of a node: everything between connect and close, in the node's event loop.
+
+`Node` is what users hold; this is what it runs. Order of start: connect, listen for questions, (voter: open the control
+log), fetch keys from a voter, heartbeats. Order of close: bridges flushed, last heartbeat, transport drained, log closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter, deque
+from typing import Any, Literal
+
+from meshfold.core import Graph, Route
+from meshfold.core.errors import FrameRejected, GrantDenied, KeyMissing, MeshfoldError, TransportTimeout
+from meshfold.core.ports import TransportEvent
+from meshfold.core.registry import Action
+from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
+from meshfold.mesh.clocks import HybridClock, SystemClock
+from meshfold.mesh.context import Context
+from meshfold.mesh.node.control import Control
+from meshfold.mesh.node.enrol import Enrolment
+from meshfold.mesh.node.heartbeats import Heartbeats
+from meshfold.mesh.node.members import HEARTBEAT_S, Directory
+from meshfold.mesh.node.queries import Asker, Responder
+from meshfold.mesh.records import Heartbeat
+from meshfold.mesh.subjects import Subjects
+from meshfold.mesh.transport import NatsTransport
+from meshfold.security import GrantBook, Grant, Identity, Keyring, Opener, Policy, Sealer
+
+__all__ = ("Session",)
+
+#: How long a starting node waits for a voter to answer, and how long for one question.
+KEYS_WAIT_S = 20.0
+KEYS_ASK_S = 1.0
+#: Refusals kept for `refusals` and the live view.
+REFUSALS_MAX = 256
+
+
+class Session:
+    """The running parts of a node and how they are joined."""
+
+    def __init__(self, name: str, context: Context, enrolment: Enrolment, graph: Graph) -> None:
+        self.name = name
+        self.context = context
+        self.graph = graph
+        self.enrolment = enrolment
+        self.identity = enrolment.identity
+        self.loop = asyncio.get_running_loop()
+        self.subjects = Subjects(context.cluster, context.site)
+        self.hlc = HybridClock(SystemClock())
+        self.rejected: Counter[str] = Counter()
+        self.refusals: deque[dict[str, Any]] = deque(maxlen=REFUSALS_MAX)
+        self.outgoing: dict[str, OutgoingBridge] = {}
+        self.incoming: dict[str, IncomingBridge] = {}
+        self.problems: list[str] = []
+        self.control: Control | None = None
+        self.started_ms = self.hlc.now_ms()
+        self.policy_epoch = 0
+        self._build(enrolment, graph.incarnation)
+
+    def _build(self, enrolment: Enrolment, incarnation: bytes) -> None:
+        clock = self.hlc.clock
+        cluster = self.context.cluster
+        self.directory = Directory(cluster, enrolment.issuers, self.hlc.now_ms, lambda: clock.now()[1])
+        self.voters = tuple(self.directory.admit(raw) for raw in enrolment.voters)
+        self.directory.admit(self.identity.raw)
+        self.book = GrantBook(cluster, enrolment.grant_roots, clock=clock, directory=self.directory.lookup)
+        for grant in enrolment.grants:
+            self.book.add(grant, self.hlc.now_ms())
+        self.keyring = Keyring(enrolment.keys, self.identity)
+        self.sealer = Sealer(enrolment.keys, cluster, incarnation, self.keyring)
+        self.opener = Opener(self.keyring, enrolment.keys, cluster, self.directory.lookup, self.book, clock)
+        self.transport = NatsTransport(
+            self.context.url,
+            name=self.name,
+            jwt=lambda: enrolment.login(self.subjects, self.hlc.now_ms()),
+            sign=enrolment.keys.login_sign,
+            inbox_prefix=self.subjects.inbox(self.identity.tag),
+        )
+        self.transport.on_event(self._on_event)
+        parts = (
+            self.identity,
+            self.transport,
+            self.sealer,
+            self.opener,
+            self.directory,
+            self.subjects,
+            self.hlc,
+            lambda: self.policy_epoch,
+        )
+        self.asker = Asker(*parts)
+        self.responder = Responder(*parts, reject=self.reject)
+        self.heartbeats = Heartbeats(
+            self.identity,
+            self.transport,
+            self.sealer,
+            self.opener,
+            self.directory,
+            self.subjects,
+            self.hlc,
+            compose=self._compose,
+            heard=self._heard,
+            reject=self.reject,
+            policy_epoch=lambda: self.policy_epoch,
+        )
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether the context names this identity as voter."""
+        return any(voter.tag == self.identity.tag for voter in self.voters)
+
+    async def start(self) -> None:
+        """Connect and take part.
+
+        :raises TransportClosed: if the broker cannot be reached
+        :raises TransportTimeout: if no voter answers
+        :raises MeshfoldError: as the parts raise
+        """
+        await self.transport.connect()
+        if self.is_voter:
+            folder = self.context.state_dir / "voter"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.control = await Control.open(
+                folder, self.enrolment.keys, self.identity, self.book, self.directory, self.hlc
+            )
+            self.responder.answers("keys", self.control.keys_for)
+            self.responder.answers("grants", self.control.grants)
+            self.responder.answers("grant_issue", self.control.issue)
+            self.responder.answers("grant_revoke", self._revoke)
+        await self.responder.start()
+        if self.enrolment.grants:
+            await self._fetch_keys()
+            await self.heartbeats.start()
+
+    async def _fetch_keys(self) -> None:
+        args = {"grants": [grant.raw.hex() for grant in self.enrolment.grants]}
+        if self.control is not None:
+            self._install(await self.control.keys_for(self.identity, args))
+            return
+        deadline = self.loop.time() + KEYS_WAIT_S
+        while True:
+            try:
+                self._install(await self.asker.ask(self.voters[0], "keys", args, KEYS_ASK_S))
+                return
+            except TransportTimeout:
+                if self.loop.time() > deadline:
+                    raise TransportTimeout(
+                        f"no voter answered {self.name} within {KEYS_WAIT_S:.0f} s",
+                        fix="is the hub running? `meshfold status` shows who is here",
+                        timeout_s=KEYS_WAIT_S,
+                    ) from None
+                await asyncio.sleep(0.1)
+
+    def _install(self, document: dict[str, Any]) -> None:
+        voters = {voter.tag: voter for voter in self.voters}
+        self.keyring.install(bytes.fromhex(document["packet"]), voters)
+        self._take_policy(document["policy"])
+
+    def _take_policy(self, policy: dict[str, Any]) -> None:
+        if policy["epoch"] < self.policy_epoch:
+            self.reject("policy", "an older policy epoch")
+            return
+        self.policy_epoch = policy["epoch"]
+        self.book.set_policy(
+            Policy(epoch=policy["epoch"], revoked=frozenset(bytes.fromhex(item) for item in policy["revoked"]))
+        )
+
+    async def _revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        assert self.control is not None
+        answer = await self.control.revoke(asker, args)
+        policy = self.control.policy
+        record = {"epoch": policy.epoch, "revoked": sorted(item.hex() for item in policy.revoked)}
+        self._take_policy(record)
+        for tag in self.directory.tags():
+            identity = self.directory.lookup(tag)
+            if identity is not None and self.directory.alive(tag):
+                await self._tell_policy(identity, record)
+        return answer
+
+    async def _tell_policy(self, identity: Identity, record: dict[str, Any]) -> None:
+        try:
+            await self.asker.ask(identity, "policy", record, KEYS_ASK_S)
+        except MeshfoldError as error:
+            self.problems.append(f"{identity.name} did not confirm policy epoch {record['epoch']}: {error}")
+
+    async def on_policy(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `policy`: take a newer policy from a voter."""
+        if all(voter.tag != asker.tag for voter in self.voters):
+            raise GrantDenied(f"{asker.name} is no voter", principal=asker.name, action="CONSENSUS_MEMBER", route="")
+        self._take_policy(args)
+        return {"epoch": self.policy_epoch}
+
+    def share(self, route: Route[Any], express: bool) -> OutgoingBridge:
+        """Make the outgoing bridge of a route, or return the one there is."""
+        known = self.outgoing.get(route.address)
+        if known is not None and known.state != "closed":
+            return known
+        self._require(Action.OWN, route)
+        if route.secrecy != "none":
+            self.keyring.key_for("d", route.addr)
+        bridge = OutgoingBridge(
+            self.graph,
+            route,
+            loop=self.loop,
+            transport=self.transport,
+            sealer=self.sealer,
+            subjects=self.subjects,
+            hlc=self.hlc,
+            policy_epoch=lambda: self.policy_epoch,
+            meta_wanted=self._meta_wanted,
+            express=express,
+        )
+        self.outgoing[route.address] = bridge
+        return bridge
+
+    def read(self, route: Route[Any]) -> IncomingBridge:
+        """Make the incoming bridge of a route: whole with PAYLOAD_OPEN, else metadata only."""
+        known = self.incoming.get(route.address)
+        if known is not None and known.state not in ("closed", "failed"):
+            return known
+        form: Literal["d", "m"] = "d"
+        self._require(Action.META_READ, route)
+        if not self.book.decide(self.identity.tag, Action.PAYLOAD_OPEN, route.addr).allowed:
+            form = "m"
+        bridge = IncomingBridge(
+            self.graph,
+            route,
+            loop=self.loop,
+            transport=self.transport,
+            opener=self.opener,
+            subjects=self.subjects,
+            hlc=self.hlc,
+            form=form,
+            reject=self.reject,
+        )
+        self.incoming[route.address] = bridge
+        return bridge
+
+    def _require(self, action: Action, route: Route[Any]) -> None:
+        try:
+            self.book.require(self.identity.tag, action, route.addr)
+        except MeshfoldError as error:
+            self.refuse(route.text, action.name or "", str(error))
+            raise
+
+    def refuse(self, route: str, action: str, error: str) -> None:
+        """Note a refusal of this node for `refusals`."""
+        self.refusals.append({"node": self.name, "route": route, "action": action, "error": error})
+
+    def reject(self, reason: str, where: str) -> None:
+        """Count a refused frame: it is no event (S43)."""
+        self.rejected[reason] += 1
+
+    def _on_event(self, event: TransportEvent) -> None:
+        if event.kind == "permission":
+            self.refuse("", "broker", event.detail)
+        elif event.kind in ("malformed", "handler_error"):
+            self.rejected["header" if event.kind == "malformed" else "format"] += 1
+
+    def _meta_wanted(self, address: str) -> bool:
+        return any(
+            f"m {address}" in heartbeat.reads
+            for tag in self.directory.tags()
+            if self.directory.alive(tag) and (heartbeat := self.directory.last(tag)) is not None
+        )
+
+    def _compose(self, counter: int, closing: bool) -> Heartbeat:
+        return Heartbeat(
+            name=self.name,
+            identity=self.identity.raw,
+            grants=[grant.raw for grant in self.enrolment.grants],
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started_ms=self.started_ms,
+            counter=counter,
+            heard=self.directory.heard_incarnations(),
+            routes=[bridge.checkpoint() for bridge in self.outgoing.values()],
+            reads=[f"{bridge.form} {address}" for address, bridge in self.incoming.items()],
+            groups=[self.control.status()] if self.control else [],
+            closing=closing,
+        )
+
+    def _heard(self, sender: Identity, incarnation: bytes, heartbeat: Heartbeat) -> None:
+        for raw in heartbeat.grants:
+            try:
+                self.book.add(Grant.parse(raw), self.hlc.now_ms())
+            except FrameRejected as error:
+                self.reject(error.reason, f"grant of {sender.name}")
+        before = self.directory.incarnation(sender.tag)
+        if self.directory.heard(sender.tag, incarnation, heartbeat) and before is not None:
+            self._ended(sender.tag, before, clean=False)
+        sees_us = heartbeat.heard.get(self.identity.tag.hex()) == self.graph.incarnation
+        for checkpoint in heartbeat.routes:
+            bridge = self.incoming.get(checkpoint.address)
+            if bridge is not None:
+                bridge.heard(sender.tag, incarnation, checkpoint, sees_us=sees_us)
+        if heartbeat.closing:
+            self._ended(sender.tag, incarnation, clean=True)
+
+    def _ended(self, tag: bytes, incarnation: bytes, *, clean: bool) -> None:
+        for bridge in self.incoming.values():
+            bridge.gone(tag, incarnation, clean=clean)
+
+    def sweep(self) -> None:
+        """Note members that fell silent."""
+        for tag in self.directory.tags():
+            heartbeat = self.directory.last(tag)
+            incarnation = self.directory.incarnation(tag)
+            if heartbeat is not None and incarnation is not None and not heartbeat.closing:
+                if not self.directory.alive(tag):
+                    self._ended(tag, incarnation, clean=False)
+
+    async def settle(self) -> None:
+        """Wait two heartbeats, so that what peers sent last is counted."""
+        await asyncio.sleep(2 * HEARTBEAT_S)
+
+    async def close(self) -> None:
+        """Drain and stop. Idempotent."""
+        for bridge in (*self.outgoing.values(), *self.incoming.values()):
+            try:
+                await bridge.close()
+            except (MeshfoldError, KeyMissing) as error:
+                self.problems.append(f"closing {bridge.route.text}: {error}")
+        if self.enrolment.grants and self.transport.connected:
+            await self.heartbeats.close()
+        await self.responder.close()
+        await self.transport.close()
+        if self.control is not None:
+            self.control.close()

@@ -1,0 +1,88 @@
+"""What nodes tell each other outside data frames: heartbeats, queries, answers, as JSON inside sealed frames.
+
+Unknown fields are refused: both ends of a mesh speak one version, and what is not understood is not acted on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from meshfold.core.errors import FrameRejected
+
+__all__ = ("Answer", "Checkpoint", "Heartbeat", "Query", "decode", "encode")
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+#: Body of the largest control frame: below the broker's message limit with room for header and seal.
+CONTROL_BYTES_MAX = 900 * 1024
+
+
+class Checkpoint(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where a shared route stands at its producer (S43): counters of the edge route -> wire."""
+
+    address: str
+    schema: dict[str, Any]
+    secrecy: str
+    #: events ever published on the route by this incarnation
+    published: int
+    #: first sequence number offered to the wire, 0 while there is none
+    first_seq: int
+    offered: int
+    #: last sequence number handed to the transport, 0 while there is none
+    sent_seq: int
+    pending: int
+    dropped: dict[str, int]
+
+
+class Heartbeat(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A node's sign of life: who it is, what it may do, what it shares and how far each route got."""
+
+    name: str
+    identity: bytes
+    grants: list[bytes]
+    pid: int
+    host: str
+    started_ms: int
+    counter: int
+    #: incarnations this node has heard, by hex tag: a reader knows by its own that its producer sees it
+    heard: dict[str, bytes]
+    routes: list[Checkpoint]
+    reads: list[str]
+    groups: list[dict[str, Any]] = []
+    #: True on the last heartbeat of a clean stop: the counters are final
+    closing: bool = False
+
+
+class Query(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A command for one node."""
+
+    command: str
+    args: dict[str, Any] = {}
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Its answer: a document, or the code and text of the error that refused it."""
+
+    document: dict[str, Any] = {}
+    error: str = ""
+    message: str = ""
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """Return the record as bytes."""
+    return msgspec.json.encode(record)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Read a record.
+
+    :raises FrameRejected: with reason `decode` if the bytes are not one, or too many
+    """
+    if len(data) > CONTROL_BYTES_MAX:
+        raise FrameRejected("size", f"control record of {len(data)} bytes")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise FrameRejected("decode", str(error)) from None

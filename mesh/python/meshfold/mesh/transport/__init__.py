@@ -1,0 +1,5 @@
+"""Bytes over a broker, at most once."""
+
+from meshfold.mesh.transport.nats import NatsTransport
+
+__all__ = ("NatsTransport",)

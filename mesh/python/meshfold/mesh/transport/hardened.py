@@ -1,0 +1,55 @@
+"""nats-py with its faults covered. Each override names the fault (TRANSPORT F1-F6), so that it can go when upstream does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from nats import errors
+from nats.aio.client import Client
+
+__all__ = ("HardenedClient",)
+
+HEADER_BYTES_MIN = len(b"NATS/1.0\r\n\r\n")
+
+
+class HardenedClient(Client):
+    """A client whose read loop no message can end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    async def _process_headers(self, headers: Any) -> Any:
+        # F1: a header block shorter than the version line, or not UTF-8, ended the reader.
+        if headers and (len(headers) < HEADER_BYTES_MIN or not headers.startswith(b"NATS/1.0")):
+            raise ValueError("malformed header block")
+        return await super()._process_headers(headers)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
+        # F1: a subject or reply that is no UTF-8 ended the reader.
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # whatever a peer's bytes cause stays with that message
+            self.counts["malformed"] += 1
+            await self._error_cb(errors.Error(f"malformed message dropped: {type(error).__name__}"))
+
+    async def _process_pong(self) -> None:
+        # F2: a pong for a flush that was cancelled or timed out ended the reader.
+        self._pings_outstanding = 0
+        self._pongs_received += 1
+        if self._pongs:
+            waiting = self._pongs.pop(0)
+            if not waiting.done():
+                waiting.set_result(True)
+
+    async def _send_ping(self, future: Any = None) -> None:
+        # F3: PING overtook buffered publishes; through the pending queue it is a barrier.
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+        self._pongs.append(future)
+        await self._send_command(b"PING\r\n")
+        await self._flush_pending()

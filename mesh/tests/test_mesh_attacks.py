@@ -1,0 +1,86 @@
+"""A hostile client with the server's permissions opened wide: it reads ciphertext, and what it sends is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meshfold.core import Schema, route
+from meshfold.core.ports import Message
+from meshfold.mesh.broker import Permissions, mint_user
+from meshfold.mesh.local import LocalMesh
+from meshfold.mesh.node import Node
+from meshfold.mesh.node.enrol import load_account_key
+from meshfold.mesh.transport import NatsTransport
+
+WAIT_S = 20.0
+CANARY = "canary-5f1c9e77d2"
+SECRET = route("edge", "vault", "secret", schema=Schema.str())
+OTHER = route("edge", "vault", "other", schema=Schema.str())
+
+
+def wide_open(mesh: LocalMesh) -> NatsTransport:
+    """A login of this mesh's account that may publish and subscribe everywhere."""
+    key = Ed25519PrivateKey.generate()
+    assert mesh.context is not None
+    token = mint_user(
+        load_account_key(mesh.context.authority_dir),
+        key.public_key().public_bytes_raw(),
+        name="hostile",
+        permissions=Permissions(pub=(">",), sub=(">",), allow_responses=True),
+        expires_s=2**33,
+    )
+    return NatsTransport(
+        mesh.context.url, name="hostile", jwt=lambda: token, sign=key.sign, inbox_prefix="_HOSTILE"
+    )
+
+
+async def until(condition: Any) -> None:
+    """Let the loop run until the condition holds."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def start(hub: Node, edge: Node) -> None:
+    """Share and read both routes."""
+    for r in (SECRET, OTHER):
+        await edge.share(r).ready(WAIT_S)
+        await hub.read(r).ready(WAIT_S)
+
+
+async def test_a_client_with_wide_permissions_reads_only_ciphertext_and_its_frames_are_refused(
+    mesh: LocalMesh,
+) -> None:
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    seen: list[Message] = []
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge:
+        await start(hub, edge)
+        hostile = wide_open(mesh)
+        await hostile.connect()
+        try:
+            await hostile.subscribe("mf.>", seen.append)
+            edge.graph.publish(SECRET, CANARY, correlation=CANARY)
+            await until(lambda: hub.graph.latest(SECRET) is not None)
+            frames = [message for message in seen if message.subject.endswith(SECRET.address)]
+            assert frames, "the tap saw no frame, so it proves nothing"
+            assert all(CANARY.encode() not in message.data for message in seen)
+            frame = frames[0]
+            before = dict(hub.session.rejected)
+            await hostile.publish(frame.subject, frame.data)
+            altered = bytearray(frame.data)
+            altered[rng.randrange(len(altered))] ^= 1 << rng.randrange(8)
+            await hostile.publish(frame.subject, bytes(altered))
+            await hostile.publish(frame.subject.replace(SECRET.address, OTHER.address), frame.data)
+            await until(lambda: sum(hub.session.rejected.values()) >= sum(before.values()) + 3)
+            edge.graph.publish(SECRET, "still flowing")
+            await until(lambda: (latest := hub.graph.latest(SECRET)) is not None and latest.value == "still flowing")
+            assert hub.graph.latest(OTHER) is None, f"seed {seed}"
+            counters = hub.read(SECRET).counters
+            assert counters["delivered"] == 2, f"seed {seed}"
+        finally:
+            await hostile.close()

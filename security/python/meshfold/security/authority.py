@@ -1,0 +1,107 @@
+"""The mesh's authority: one key signs identities, another signs grants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meshfold.core.errors import ConfigError
+from meshfold.security.capability import Capability
+from meshfold.security.grant import Grant
+from meshfold.security.identity import Identity
+from meshfold.security.keys import load_secret, save_secret
+
+__all__ = ("Authority",)
+
+
+class Authority:
+    """Issues identities and grants of one mesh. Prints as REDACTED."""
+
+    def __init__(self, cluster: bytes, identity_key: Ed25519PrivateKey, grant_key: Ed25519PrivateKey) -> None:
+        self.cluster = cluster
+        self._identity_key = identity_key
+        self._grant_key = grant_key
+        self.identity_pub = identity_key.public_key().public_bytes_raw()
+        self.grant_pub = grant_key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls, cluster: bytes) -> Authority:
+        """Draw fresh keys for the mesh with this 16-byte id."""
+        return cls(cluster, Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, directory: Path) -> Authority:
+        """Read what `save` wrote.
+
+        :raises ConfigError: if a file is missing, readable by others, or not a key
+        """
+        try:
+            cluster = (directory / "cluster").read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the mesh's authority in {directory}: {error.strerror}",
+                fix="run as the user that started the mesh",
+                item=str(directory),
+            ) from error
+        return cls(
+            cluster,
+            Ed25519PrivateKey.from_private_bytes(load_secret(directory / "identity.key")),
+            Ed25519PrivateKey.from_private_bytes(load_secret(directory / "grant.key")),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write the keys, each to a new file of mode 0600."""
+        (directory / "cluster").write_bytes(self.cluster)
+        save_secret(directory / "identity.key", self._identity_key.private_bytes_raw())
+        save_secret(directory / "grant.key", self._grant_key.private_bytes_raw())
+
+    def issue_identity(
+        self,
+        *,
+        node_pub: bytes,
+        wrap_pub: bytes,
+        login_pub: bytes,
+        name: str,
+        roles: tuple[str, ...],
+        not_before_ms: int,
+        not_after_ms: int,
+    ) -> Identity:
+        """Sign an identity. Raises as `Identity.issue`."""
+        return Identity.issue(
+            self._identity_key,
+            cluster=self.cluster,
+            node_pub=node_pub,
+            wrap_pub=wrap_pub,
+            login_pub=login_pub,
+            name=name,
+            roles=roles,
+            not_before_ms=not_before_ms,
+            not_after_ms=not_after_ms,
+        )
+
+    def issue_grant(
+        self,
+        subject_pub: bytes,
+        capabilities: Sequence[Capability],
+        *,
+        not_before_ms: int,
+        not_after_ms: int,
+        policy_epoch: int,
+        depth_left: int = 0,
+    ) -> Grant:
+        """Sign a grant of one link. Raises as `Grant.issue`."""
+        return Grant.issue(
+            self._grant_key,
+            cluster=self.cluster,
+            subject_pub=subject_pub,
+            capabilities=capabilities,
+            not_before_ms=not_before_ms,
+            not_after_ms=not_after_ms,
+            policy_epoch=policy_epoch,
+            depth_left=depth_left,
+        )
+
+    def __repr__(self) -> str:
+        return "Authority(REDACTED)"
