@@ -46,15 +46,31 @@ class LocalMesh:
         authority_dir = self.state_dir / "authority"
         cluster = self._cluster()
         _, voter = found_mesh(authority_dir, cluster, now_ms, self.voter, self.state_dir / "nodes")
+        self._start_server(self._port)
+        assert self.server is not None
+        self.announce(via or self.server.url, cluster, authority_dir, voter.raw)
+        assert self.context is not None
+        return self.context
+
+    def _start_server(self, port: int | None) -> None:
+        authority_dir = self.state_dir / "authority"
         self.server = EmbeddedServer.start(
             self.state_dir / "server",
             operator=load_account_key(authority_dir, "operator.key"),
             account=load_account_key(authority_dir),
-            port=self._port,
+            port=port,
         )
-        self.announce(via or self.server.url, cluster, authority_dir, voter.raw)
-        assert self.context is not None
-        return self.context
+
+    def restart_server(self) -> int:
+        """Start a server again in place of one that died, on the same port; returns the port.
+
+        :raises ConfigError: if it does not start
+        """
+        assert self.server is not None
+        port = self.server.port
+        self.server.stop()
+        self._start_server(port)
+        return port
 
     def announce(self, url: str, cluster: bytes, authority_dir: Path, voter: bytes) -> None:
         """Write the context file."""

@@ -157,7 +157,7 @@ class Answers:
         """Which grant and rule decides an action of a member on a route."""
         self._require_any(asker)
         address = Address.parse(str(args.get("route", "")))
-        name = str(args.get("node", asker.name))
+        name = str(args.get("who", asker.name))
         try:
             action = Action[str(args.get("action", "META_READ"))]
         except KeyError:

@@ -1,0 +1,7 @@
+"""`python -m meshfold.mesh` is the same as `meshfold`."""
+
+from meshfold.mesh.cli import main
+
+__all__ = ()
+
+main()

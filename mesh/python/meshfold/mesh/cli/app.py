@@ -1,0 +1,228 @@
+"""The commands. Heavy imports happen inside them, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from meshfold.core.errors import MeshfoldError
+from meshfold.mesh.cli import grants, routes
+from meshfold.mesh.cli.options import AsJson, Chosen
+from meshfold.mesh.cli.support import emit, exit_code_of, parse_duration, run_on_mesh, say
+
+__all__ = ("app", "main")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Sealed, granted, counted routes over NATS.")
+audit = typer.Typer(no_args_is_help=True, help="Check the accounting.")
+app.add_typer(routes.app, name="route")
+app.add_typer(grants.app, name="grant")
+app.add_typer(audit, name="audit")
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(help="mesh members: edge, hub and further readers", min=2, max=16)] = 2,
+    for_: Annotated[str | None, typer.Option("--for", help="stop after this time, such as 15s")] = None,
+    as_json: AsJson = False,
+    folder: Annotated[Path | None, typer.Option("--dir", help="keep the state here for the next run")] = None,
+) -> None:
+    """Run a whole sealed mesh on this machine.
+
+    Example: meshfold up --for 15s --json
+    """
+    import asyncio
+
+    from meshfold.mesh.up import Supervisor, render
+
+    for_s = None if for_ is None else parse_duration(for_, "--for")
+    live: Any = None
+    if not as_json and sys.stdout.isatty():
+        from rich.live import Live
+
+        live = Live(auto_refresh=False)
+
+    def show(document: dict[str, Any]) -> None:
+        live.update(render(document), refresh=True)
+
+    async def run() -> tuple[int, dict[str, Any]]:
+        supervisor = Supervisor(nodes=nodes, for_s=for_s, folder=folder, say=say, show=show if live else None)
+        return await supervisor.run()
+
+    if live is not None:
+        with live:
+            code, document = asyncio.run(run())
+    else:
+        code, document = asyncio.run(run())
+    emit(document, as_json=as_json, lines=_summary)
+    raise typer.Exit(code)
+
+
+def _summary(document: dict[str, Any]) -> list[str]:
+    if "stopped" in document:
+        return [f"stopped {document['stopped']}"]
+    broker, leader = document["broker"], document["leader"]
+    delivered = sum(row["delivered"] for row in document["routes"])
+    return [
+        f"{len(document['routes'])} routes, {delivered} events delivered, {document['unexplained']} unexplained",
+        f"{len(document['refused'])} refusals; leader {leader['node']} in term {leader['term']}",
+        f"{broker['frames_seen']} frames seen by the tap, plaintext found {broker['plaintext_found']}, control found {broker['control_found']}",
+    ]
+
+
+@app.command()
+def status(context: Chosen = None, as_json: AsJson = False) -> None:
+    """Who is here, who leads, what is wrong.
+
+    Example: meshfold status
+    """
+
+    async def work(node: Any) -> dict[str, Any]:
+        answers = (await node.query("status"))["answers"]
+        return {
+            "nodes": [{key: doc[key] for key in ("name", "id", "incarnation", "pid", "rejected")} for doc in answers.values()],
+            "groups": [group for doc in answers.values() for group in doc["groups"]],
+            "problems": sorted({problem for doc in answers.values() for problem in doc["problems"]}),
+        }
+
+    def lines(document: dict[str, Any]) -> list[str]:
+        out = [f"{node['name']:<12} {node['id']}  pid {node['pid']}" for node in document["nodes"]]
+        out += [f"{group['group']}: leader {group['leader']}, term {group['term']}" for group in document["groups"]]
+        return out + [f"problem: {problem}" for problem in document["problems"]]
+
+    emit(run_on_mesh(context, work), as_json=as_json, lines=lines)
+
+
+@app.command()
+def why(event: str, context: Chosen = None, as_json: AsJson = False) -> None:
+    """The causes of an event, across nodes.
+
+    Example: meshfold why $(meshfold route latest hub/host/pressure --json | python -c "import json,sys; print(json.load(sys.stdin)['id'])")
+    """
+    tree = run_on_mesh(context, lambda node: _awaited(node.why(event)))
+
+    def lines(found: dict[str, Any], depth: int = 0) -> list[str]:
+        label = found["route"] or "an event that no node remembers"
+        own = [f"{'  ' * depth}{label} on {found['node']}  {found['event']}"]
+        return own + [line for cause in found["causes"] for line in lines(cause, depth + 1)]
+
+    emit(tree, as_json=as_json, lines=lines)
+    raise typer.Exit(0 if tree["known"] else 1)
+
+
+async def _awaited(reply: Any) -> Any:
+    return await reply
+
+
+@audit.command()
+def flow(context: Chosen = None, as_json: AsJson = False) -> None:
+    """The accounting equation of every route at every reader; exit code 1 if something is unexplained.
+
+    Example: meshfold audit flow
+    """
+    document = run_on_mesh(context, lambda node: _awaited(node.audit_flow()))
+
+    def lines(found: dict[str, Any]) -> list[str]:
+        out = [
+            f"{row['route']:<28} {row['reader']:<8} offered {row['offered']} = delivered {row['delivered']}"
+            f" + dropped {sum(row['dropped'].values())} + pending {row['pending']}"
+            + (f"  unknown tail up to {row['unknown_tail']}" if row["unknown_tail"] else "")
+            for row in found["routes"]
+        ]
+        return [*out, f"{found['unexplained']} unexplained"]
+
+    emit(document, as_json=as_json, lines=lines)
+    raise typer.Exit(0 if document["unexplained"] == 0 else 1)
+
+
+@app.command()
+def doctor(context: Chosen = None, as_json: AsJson = False) -> None:
+    """Check the server, this machine's clock and disk, and the running mesh.
+
+    Example: meshfold doctor
+    """
+    from meshfold.mesh.cli.checks import run_checks
+
+    checks = run_checks(context)
+    emit(
+        {"checks": checks},
+        as_json=as_json,
+        lines=lambda found: [
+            f"{'ok  ' if row['ok'] else 'FAIL'} {row['name']}: {row['detail']}" + (f" - {row['fix']}" if row["fix"] else "")
+            for row in found["checks"]
+        ],
+    )
+    raise typer.Exit(0 if all(row["ok"] for row in checks) else 1)
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Versions of both wheels, the server and the frame format.
+
+    Example: meshfold version --json
+    """
+    from importlib.metadata import version as installed
+
+    from meshfold._native import VERSION
+    from meshfold.core.errors import ConfigError
+    from meshfold.mesh.broker import server_version
+
+    try:
+        server = server_version()
+    except ConfigError:
+        server = "none"
+    document = {"meshfold": installed("meshfold"), "native": VERSION, "server": server, "protocol": "MF1"}
+    emit(document, as_json=as_json, lines=lambda found: [f"{key} {value}" for key, value in found.items()])
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="local, mesh or all")] = "all",
+    quick: Annotated[bool, typer.Option(help="one short run of each")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure, as ratios to a plain-Python reference of the same run.
+
+    Example: meshfold bench local --quick
+    """
+    from meshfold.core.errors import ConfigError
+    from meshfold.mesh.bench import LOCAL_CASES, WIRE_CASES, run_cases
+
+    cases = {"local": LOCAL_CASES, "mesh": WIRE_CASES, "all": (*LOCAL_CASES, *WIRE_CASES)}.get(what)
+    if cases is None:
+        raise ConfigError(f"no benchmark {what!r}", fix="local, mesh or all", item=what)
+    document = {"results": [result.document() for result in run_cases(cases, quick=quick)]}
+    emit(
+        document,
+        as_json=as_json,
+        lines=lambda found: [
+            f"{row['case']:<26} {row['value']:>12,.0f} {row['unit']:<10} {row['ratio']['reference']:.3f}x" for row in found["results"]
+        ],
+    )
+
+
+def main() -> None:
+    """Run the command line; every expected error is one line and an exit code."""
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = os.environ.get("TERM", "dumb")
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except MeshfoldError as error:
+        say(f"meshfold: {error}")
+        sys.exit(exit_code_of(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        say(f"meshfold: {error.format_message()}")
+        sys.exit(2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

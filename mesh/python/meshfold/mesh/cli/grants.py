@@ -1,0 +1,140 @@
+"""`meshfold grant ...`: who may do what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from meshfold.core import Action, Address
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.cli.options import AsJson, Chosen
+from meshfold.mesh.cli.support import emit, parse_duration, run_on_mesh
+
+__all__ = ("app",)
+
+app = typer.Typer(no_args_is_help=True, help="Capability grants.")
+NodeName = Annotated[str, typer.Argument(help="name of a member")]
+Chosen_Actions = Annotated[list[str], typer.Option("--action", help="META_READ, PAYLOAD_OPEN, OWN, ...")]
+
+
+async def _voter(node: Any) -> str:
+    answers = (await node.query("status"))["answers"]
+    for name, document in answers.items():
+        if document["groups"]:
+            return str(name)
+    raise ConfigError("no voter answers", fix="`meshfold status` shows who is here", item="voter")
+
+
+@app.command("ls")
+def ls(context: Chosen = None, as_json: AsJson = False) -> None:
+    """List grants.
+
+    Example: meshfold grant ls
+    """
+
+    async def work(node: Any) -> dict[str, Any]:
+        return dict(await node.query("grants", node=await _voter(node)))
+
+    def lines(found: dict[str, Any]) -> list[str]:
+        out = []
+        for grant in found["grants"]:
+            caps = grant["capabilities"]
+            more = f" and {len(caps) - 1} more" if len(caps) > 1 else ""
+            state = " REVOKED" if grant["revoked"] else ""
+            out.append(f"{grant['id'][:16]} {grant['subject']:<12} {caps[0]['actions']} on {caps[0]['pattern']}{more}{state}")
+        return out
+
+    emit(run_on_mesh(context, work), as_json=as_json, lines=lines)
+
+
+def _action(names: list[str]) -> Action:
+    wanted = Action(0)
+    for name in names:
+        if name not in Action.__members__:
+            raise ConfigError(f"unknown action {name!r}", fix=f"one of {', '.join(Action.__members__)}", item=name)
+        wanted |= Action[name]
+    return wanted
+
+
+@app.command()
+def issue(
+    node_name: NodeName,
+    pattern: Annotated[str, typer.Argument(help="a route, or a prefix of its full address ending in >")],
+    action: Chosen_Actions,
+    for_: Annotated[str, typer.Option("--for", help="how long it holds")] = "1d",
+    context: Chosen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a grant and note it in the control log; its holder has it from its next start.
+
+    Example: meshfold grant issue outsider edge/host/cpu --action META_READ --action PAYLOAD_OPEN
+    """
+    from meshfold.mesh.context import Context
+    from meshfold.security import Authority, Capability
+
+    actions = _action(action)
+    seconds = parse_duration(for_, "--for")
+    text = pattern if pattern.endswith(">") else Address.parse(pattern).text
+    chosen = Context.load(context)
+
+    async def work(node: Any) -> dict[str, Any]:
+        from meshfold.security import Identity
+
+        record = chosen.state_dir / "nodes" / node_name / "identity"
+        if not record.exists():
+            raise ConfigError(f"no node named {node_name!r} was ever here", fix="`meshfold status` lists them", item=node_name)
+        now_ms = node.session.hlc.now_ms()
+        grant = Authority.load(chosen.authority_dir).issue_grant(
+            Identity.parse(record.read_bytes()).node_pub,
+            (Capability(actions, text),),
+            not_before_ms=now_ms,
+            not_after_ms=now_ms + int(seconds * 1000),
+            policy_epoch=node.session.policy_epoch,
+        )
+        answer = dict(await node.query("grant_issue", node=await _voter(node), grant=grant.raw.hex()))
+        (record.parent / f"{grant.hash.hex()}.grant").write_bytes(grant.raw)
+        return answer
+
+    emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: [f"grant {found['id']}"])
+
+
+@app.command()
+def revoke(grant_id: str, context: Chosen = None, as_json: AsJson = False) -> None:
+    """Revoke a grant: the policy epoch rises and every node that is here refuses it.
+
+    Example: meshfold grant revoke $(meshfold grant ls --json | python -c "import json,sys; print(json.load(sys.stdin)['grants'][0]['id'])")
+    """
+
+    async def work(node: Any) -> dict[str, Any]:
+        voter = await _voter(node)
+        known = (await node.query("grants", node=voter))["grants"]
+        found = [grant["id"] for grant in known if grant["id"].startswith(grant_id)]
+        if len(found) != 1:
+            raise ConfigError(f"{grant_id!r} names {len(found)} grants", fix="`meshfold grant ls` lists them", item=grant_id)
+        return dict(await node.query("grant_revoke", node=voter, id=found[0]))
+
+    emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: [f"revoked; policy epoch {found['policy_epoch']}"])
+
+
+@app.command()
+def explain(
+    node_name: NodeName,
+    route: str,
+    action: Annotated[str, typer.Option("--action", help="one action")] = "META_READ",
+    context: Chosen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a member may do something, and which grant or lack of one decides; exit code 1 for denied.
+
+    Example: meshfold grant explain edge hub/host/pressure --action PAYLOAD_OPEN
+    """
+    Address.parse(route)
+    _action([action])
+
+    async def work(node: Any) -> dict[str, Any]:
+        return dict(await node.query("explain", node=await _voter(node), **{"route": route, "action": action, "who": node_name}))
+
+    document = run_on_mesh(context, work)
+    emit(document, as_json=as_json, lines=lambda found: [f"{found['decision']}: {found['because']}"])
+    raise typer.Exit(0 if document["decision"] == "allowed" else 1)

@@ -1,0 +1,231 @@
+"""`meshfold up`: a whole sealed mesh on this machine, watched until it is told to stop.
+
+Order of start: server, wire tap, context, hub (the voter), edge and further members, outsider. Order of stop: edge first,
+so that its last events are counted at the hub; then the summary is asked for; then the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from meshfold.core.errors import MeshfoldError
+from meshfold.mesh.broker import server_version
+from meshfold.mesh.local import LocalMesh
+from meshfold.mesh.node import Node
+from meshfold.mesh.up.child import PRESSURE
+from meshfold.mesh.up.children import Child
+from meshfold.mesh.up.sampler import routes_of
+from meshfold.mesh.up.tap import WireTap
+
+__all__ = ("Stopped", "Supervisor")
+
+WATCH_S = 0.1
+SHOW_S = 0.25
+#: The summary waits so long for the hub's counters to have taken in the edge's last heartbeat.
+SETTLE_S = 0.5
+
+
+class Stopped(Exception):
+    """Told to stop before everything ran."""
+
+
+class Supervisor:
+    """Runs the mesh of `up`. `say` gets messages for people, `show` a document for the live view."""
+
+    def __init__(
+        self,
+        *,
+        nodes: int,
+        for_s: float | None,
+        folder: Path | None,
+        say: Callable[[str], None],
+        show: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self._for_s = for_s
+        self._say = say
+        self._show = show
+        self._temporary = tempfile.TemporaryDirectory(prefix="meshfold-") if folder is None else None
+        self._folder = folder if folder is not None else Path(self._temporary.name if self._temporary else ".")
+        self._names = ["hub", "edge", *(f"node-{n}" for n in range(3, nodes + 1)), "outsider"]
+        self._marks = {name: secrets.token_hex(16) for name in (*routes_of(), "pressure")}
+        self._tap = WireTap((mark for name, mark in self._marks.items() if name != "heartbeat"), self._marks["heartbeat"])
+        self._mesh = LocalMesh(self._folder)
+        self._children: dict[str, Child] = {}
+        self._refused: list[dict[str, Any]] = []
+        self._stop = asyncio.Event()
+        self._server_deaths = 0
+        self._failed = False
+        self._ready_s = 0.0
+        self._identities: dict[str, dict[str, Any]] = {}
+
+    async def run(self) -> tuple[int, dict[str, Any]]:
+        """Run until Ctrl-C, SIGTERM or the given time; returns exit code and the document of COMMANDS.
+
+        :raises ConfigError: if it cannot start
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        begin = time.monotonic()
+        try:
+            await self._start()
+            self._ready_s = round(time.monotonic() - begin, 2)
+            self._say(f"ready in {self._ready_s} s; Ctrl-C stops")
+            assert self._mesh.context is not None
+            async with Node.open("operator", context=self._mesh.context.path) as operator:
+                await self._watch(operator)
+                document = await self._finish(operator)
+            return self._verdict(document), document
+        except Stopped:
+            return 0, {"stopped": "before it was ready"}
+        finally:
+            await self._close()
+
+    def _verdict(self, document: dict[str, Any]) -> int:
+        broker = document["broker"]
+        holds = (
+            not self._failed
+            and document["unexplained"] == 0
+            and broker["plaintext_found"] == 0
+            and broker["control_found"] >= 1
+        )
+        return 0 if holds else 1
+
+    async def _start(self) -> None:
+        context = self._mesh.start()
+        server = self._mesh.server
+        assert server is not None
+        url = await self._tap.start(server.port)
+        self._mesh.announce(url, context.cluster, context.authority_dir, context.voters[0])
+        marks = self._folder / "marks.json"
+        marks.touch(mode=0o600)
+        marks.write_text(json.dumps(self._marks))
+        for name in self._names:
+            child = Child(name, context.path, marks, self._folder, self._on_message)
+            self._children[name] = child
+            await child.start()
+            if name == "hub":
+                await self._or_stop(child.wait_ready())
+        for child in self._children.values():
+            await self._or_stop(child.wait_ready())
+
+    async def _or_stop(self, work: Any) -> None:
+        """Wait for the work, or raise `Stopped` as soon as we are told to stop."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if self._stop.is_set():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise Stopped
+        await task
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message["event"] == "refused":
+            self._refused.append({key: message[key] for key in ("node", "route", "action", "error")})
+
+    async def _watch(self, operator: Node) -> None:
+        end = None if self._for_s is None else time.monotonic() + self._for_s
+        shown = 0.0
+        while not self._stop.is_set() and not self._failed:
+            if end is not None and time.monotonic() >= end:
+                return
+            await self._mend()
+            if self._show is not None and time.monotonic() - shown >= SHOW_S:
+                shown = time.monotonic()
+                with contextlib.suppress(MeshfoldError):
+                    self._show(await self._document(operator))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), WATCH_S)
+
+    async def _mend(self) -> None:
+        """Restart what died, once each, and say so."""
+        server = self._mesh.server
+        if server is not None and not server.alive:
+            self._server_deaths += 1
+            if self._server_deaths > 1:
+                self._say("the server died a second time: giving up")
+                self._failed = True
+                return
+            self._say("the server died: restarting it")
+            self._tap.target_port = self._mesh.restart_server()
+        for child in self._children.values():
+            if child.alive or self._stop.is_set():
+                continue
+            child.deaths += 1
+            if child.deaths > 1:
+                self._say(f"{child.name} died a second time: giving up")
+                self._failed = True
+                return
+            self._say(f"{child.name} died: restarting it")
+            await child.start()
+
+    async def _finish(self, operator: Node) -> dict[str, Any]:
+        self._say("draining")
+        why = await self._why(operator)
+        for name in self._names:
+            if name not in ("hub", "outsider"):
+                await self._children[name].stop()
+        await asyncio.sleep(SETTLE_S)
+        document = await self._document(operator)
+        document["why"] = why
+        return document
+
+    async def _why(self, operator: Node) -> dict[str, Any]:
+        """The causes of the newest derived event."""
+        try:
+            latest = await operator.query("latest", node="hub", route=PRESSURE.text)
+            if latest["event"] is None:
+                return {"event": None, "causes": []}
+            return await operator.query("why", node="hub", event=latest["event"]["id"])
+        except MeshfoldError as error:
+            return {"event": None, "causes": [], "error": str(error)}
+
+    async def _document(self, operator: Node) -> dict[str, Any]:
+        flow: dict[str, Any] = {"routes": [], "unexplained": 0}
+        status: dict[str, Any] = {"groups": []}
+        with contextlib.suppress(MeshfoldError):
+            flow = await operator.audit_flow()
+            status = await operator.query("status", node="hub")
+        leader = status["groups"][0] if status["groups"] else {}
+        return {
+            "ready_s": self._ready_s,
+            "nodes": [{**child.identity, "pid": child.pid} for child in self._children.values()],
+            "routes": flow["routes"],
+            "unexplained": flow["unexplained"],
+            "refused": list(self._refused),
+            "leader": {
+                "group": leader.get("group"),
+                "node": leader.get("leader"),
+                "term": leader.get("term", 0),
+                "token": leader.get("token"),
+            },
+            "broker": {
+                "version": server_version(),
+                "frames_seen": self._tap.frames_seen,
+                "plaintext_found": self._tap.plaintext_found,
+                "control_found": self._tap.control_found,
+            },
+            "why": {"event": None, "causes": []},
+            "trace": {"trace_id": None, "spans": []},
+        }
+
+    async def _close(self) -> None:
+        for child in reversed(list(self._children.values())):
+            await child.stop()
+        await self._tap.stop()
+        self._mesh.stop()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+

@@ -1,0 +1,61 @@
+"""The live view of `up` as a terminal picture, and as SVG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ("render", "render_svg")
+
+
+def render(document: dict[str, Any]) -> Group:
+    """The screen for a document of `up`."""
+    table = Table(title="meshfold up", title_justify="left", expand=False)
+    for name, justify in (
+        ("route", "left"),
+        ("reader", "left"),
+        ("rate/s", "right"),
+        ("delivered", "right"),
+        ("dropped", "right"),
+        ("pending", "right"),
+        ("p50 ms", "right"),
+        ("p99 ms", "right"),
+    ):
+        table.add_column(name, justify="left" if justify == "left" else "right")
+    for row in document["routes"]:
+        dropped = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items()) or "0"
+        table.add_row(
+            row["route"],
+            row["reader"],
+            f"{row.get('rate_hz', 0):.1f}",
+            str(row["delivered"]),
+            Text(dropped, style="" if dropped == "0" else "yellow"),
+            str(row["pending"]),
+            f"{row['latency_ms'].get('p50', 0):.1f}",
+            f"{row['latency_ms'].get('p99', 0):.1f}",
+        )
+    leader, broker = document["leader"], document["broker"]
+    lines = [
+        Text(f"leader   {leader['node']} of {leader['group']}, term {leader['term']}"),
+        Text(
+            f"broker   {broker['frames_seen']} frames seen, plaintext found {broker['plaintext_found']},"
+            f" control found {broker['control_found']}",
+            style="red" if broker["plaintext_found"] else "green",
+        ),
+        Text(
+            f"account  {document['unexplained']} unexplained", style="red" if document["unexplained"] else "green"
+        ),
+    ]
+    lines += [Text(f"refused  {refusal['error'][:110]}", style="yellow") for refusal in document["refused"][:3]]
+    return Group(table, *lines)
+
+
+def render_svg(document: dict[str, Any]) -> str:
+    """The same screen as SVG text."""
+    console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
+    console.print(render(document))
+    return console.export_svg(title="meshfold up")
