@@ -109,9 +109,8 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """Poll until the condition gives something true."""
-    from time import monotonic
-
     from select import select
+    from time import monotonic
 
     deadline = monotonic() + RUN_S
     while monotonic() < deadline:

@@ -107,7 +107,9 @@ def test_up_dies_with_its_children_on_sigkill(up: Callable[..., Any], until: Cal
         (["up", "--dir", "/proc/no-such-place"], "/proc/no-such-place"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(up: Callable[..., Any], arguments: list[str], names: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_two(
+    up: Callable[..., Any], arguments: list[str], names: str
+) -> None:
     answer = up("--for", "1s").command(*arguments)
     assert answer.returncode == 2, answer.stderr
     assert names in answer.stderr

@@ -118,7 +118,9 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
     for list in [&e.guards, &e.labels] {
         if !list.is_empty() {
             put(out, list.len() as u64);
-            list.iter().for_each(|text| put_text(out, text));
+            for text in list {
+                put_text(out, text);
+            }
         }
     }
     if !e.parents.is_empty() {

@@ -387,12 +387,12 @@ impl Engine {
             let Some((route, event)) = self.input.pop_front() else {
                 return Step::Idle;
             };
-            self.arrive(route, event);
+            self.arrive(route, &event);
         }
     }
 
     /// Store an event and line its edges up.
-    fn arrive(&mut self, route: usize, event: Arc<Event>) {
+    fn arrive(&mut self, route: usize, event: &Arc<Event>) {
         let r = &mut self.routes[route];
         if r.history_max > 0 {
             r.history_bytes += event.payload.as_ref().map_or(0, |p| p.len());
@@ -453,7 +453,7 @@ impl Engine {
             operator: Some(operator.into()),
         };
         let event = self.make(sink, input, Some(source));
-        self.arrive(sink, event);
+        self.arrive(sink, &event);
     }
 
     /// Take in a batch from a remote producer: new events are queued with their own numbers (S2).

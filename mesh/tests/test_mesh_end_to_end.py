@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
 from meshfold.core import Event, Schema, route
 from meshfold.core.errors import ConfigError, GrantDenied, SchemaMismatch, WiringError
 from meshfold.mesh import Node

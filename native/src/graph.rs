@@ -20,7 +20,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::codec::{Codec, decode, encode};
 use crate::errors::error;
-use crate::event::{Event, range};
+use crate::event::Event;
 use crate::queue::Queue;
 use crate::route::RouteBase;
 
@@ -423,6 +423,10 @@ impl GraphBase {
 
     /// Publish values one after the other; returns (first, last). Nothing is published if one cannot be encoded.
     #[pyo3(signature = (r, values, times, keys))]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "extracted from Python objects"
+    )]
     fn publish_all(
         &self,
         py: Python<'_>,
@@ -431,10 +435,11 @@ impl GraphBase {
         times: Option<Vec<i64>>,
         keys: Option<Vec<String>>,
     ) -> PyResult<(u64, u64)> {
+        let (times, keys) = (times.as_deref(), keys.as_deref());
         let route = r.get();
         let payloads = payloads(py, route, values)?;
         let count = payloads.len();
-        for given in [times.as_ref().map(Vec::len), keys.as_ref().map(Vec::len)]
+        for given in [times.map(<[_]>::len), keys.map(<[_]>::len)]
             .into_iter()
             .flatten()
         {
@@ -454,9 +459,9 @@ impl GraphBase {
                     let at = place * SLICE + done;
                     let input = Input {
                         payload: Some(slice[done].clone()),
-                        time: times.as_ref().map_or(ingest, |times| times[at]),
+                        time: times.map_or(ingest, |times| times[at]),
                         ingest,
-                        key: keys.as_ref().map(|keys| keys[at].as_str().into()),
+                        key: keys.map(|keys| keys[at].as_str().into()),
                         ..Input::default()
                     };
                     last = engine.publish(index, input)?.seq;
@@ -585,7 +590,7 @@ impl GraphBase {
         })
     }
 
-    /// Attach a pipeline: stages are (is_filter, callable); results go to `sink`, or to `observer`.
+    /// Attach a pipeline: stages are (whether a filter, callable); results go to `sink`, or to `observer`.
     #[pyo3(signature = (r, stages, sink, observer, name))]
     fn attach_pipe(
         &self,
@@ -762,12 +767,6 @@ impl GraphBase {
                     .into_pyobject(py)
             })
             .collect()
-    }
-
-    /// Parent ranges of an event as plain tuples.
-    #[staticmethod]
-    fn ranges<'py>(py: Python<'py>, event: &Event) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        event.inner.parents.iter().map(|r| range(py, r)).collect()
     }
 }
 

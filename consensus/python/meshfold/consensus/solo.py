@@ -66,7 +66,9 @@ class SoloLog:
             except OSError:
                 os.close(lock)
                 raise ConfigError(
-                    f"the control log in {directory} is open in another process", fix="stop that one", item=str(directory)
+                    f"the control log in {directory} is open in another process",
+                    fix="stop that one",
+                    item=str(directory),
                 ) from None
             log = os.open(directory / "log", os.O_RDWR | os.O_CREAT, 0o600)
             hard = HardStateFile(directory / "state")
@@ -119,11 +121,16 @@ class SoloLog:
 
     def _append(self, key: str, value: bytes | None) -> int:
         if self._poisoned is not None or self._closed:
-            raise NoQuorum(f"the control log takes no entries: {self._poisoned or 'closed'}", group=self._group)
+            raise NoQuorum(
+                f"the control log takes no entries: {self._poisoned or 'closed'}", group=self._group
+            )
         size = len(key.encode()) + len(value or b"")
         if size > ENTRY_BYTES_MAX or len(key.encode()) > KEY_BYTES_MAX:
             raise TooLarge(
-                f"an entry of {size} bytes", fix=f"use at most {ENTRY_BYTES_MAX}", size_bytes=size, limit_bytes=ENTRY_BYTES_MAX
+                f"an entry of {size} bytes",
+                fix=f"use at most {ENTRY_BYTES_MAX}",
+                size_bytes=size,
+                limit_bytes=ENTRY_BYTES_MAX,
             )
         entry = Entry(len(self._entries) + 1, self._hard.state.term, key, value)
         record = encode_entry(entry)

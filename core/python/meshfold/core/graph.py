@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from meshfold._native import GraphBase
 from meshfold.core.errors import SchemaMismatch, WiringError
@@ -45,6 +45,8 @@ class Graph(GraphBase):
     """
 
     name: str
+    _own_failures: list[tuple[str, str]]
+    _failure_count: int
 
     def __new__(
         cls,
@@ -54,17 +56,21 @@ class Graph(GraphBase):
         seed: int | None = None,
         producer: bytes | None = None,
         incarnation: bytes | None = None,
-    ) -> Graph:
+    ) -> Self:
         if producer is None:
             producer = hashlib.sha256(name.encode()).digest()[:8]
-        random = os.urandom(16) if seed is None else hashlib.sha256(b"graph" + seed.to_bytes(16, "big", signed=True)).digest()
-        self = super().__new__(cls, producer, incarnation or random[:8], int.from_bytes(random[8:16], "big"), clock)
+        random = (
+            os.urandom(16)
+            if seed is None
+            else hashlib.sha256(b"graph" + seed.to_bytes(16, "big", signed=True)).digest()
+        )
+        self: Self = super().__new__(
+            cls, producer, incarnation or random[:8], int.from_bytes(random[8:16], "big"), clock
+        )
         self.name = name
-        return self
-
-    def __init__(self, **_: Any) -> None:
-        self._own_failures: list[tuple[str, str]] = []
+        self._own_failures = []
         self._failure_count = 0
+        return self
 
     def try_publish(self, r: Route[T], value: T, **envelope: Any) -> Event[T]:
         """As `publish`, but never waits.
@@ -82,7 +88,12 @@ class Graph(GraphBase):
         return self.publish(r, value, **envelope)
 
     def publish_many(
-        self, r: Route[T], values: Iterable[T] | Any, *, times: Sequence[int] | None = None, keys: Sequence[str] | None = None
+        self,
+        r: Route[T],
+        values: Iterable[T] | Any,
+        *,
+        times: Sequence[int] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> SeqRange:
         """Publish values in order: a list, or a buffer (array, NumPy) of doubles or 64-bit integers without an object each.
 
@@ -91,7 +102,9 @@ class Graph(GraphBase):
         :raises EncodeError: if one does not fit; then nothing was published
         :raises ValueError: if times or keys are not one for each value
         """
-        first, last = self.publish_all(r, values, list(times) if times else None, list(keys) if keys else None)
+        first, last = self.publish_all(
+            r, values, list(times) if times else None, list(keys) if keys else None
+        )
         return SeqRange(first, last)
 
     def observe(
@@ -113,10 +126,14 @@ class Graph(GraphBase):
             capacity = capacity or STREAM_EVENTS
         if capacity is None:
             return Subscription(self, self.attach_observer(r, fn, name, replay_latest))
-        queue = self.attach_queue(r, name, "observer", _positive(capacity), _rule(overflow), replay_latest, None)
+        queue = self.attach_queue(
+            r, name, "observer", _positive(capacity), _rule(overflow), replay_latest, None
+        )
         return Subscription(self, queue.edge, queue, fn)
 
-    def on(self, r: Route[T], **options: Any) -> Callable[[Callable[[Event[T]], Any]], Callable[[Event[T]], Any]]:
+    def on(
+        self, r: Route[T], **options: Any
+    ) -> Callable[[Callable[[Event[T]], Any]], Callable[[Event[T]], Any]]:
         """Decorator form of `observe`; an `async def` is called in the loop that runs while decorating."""
 
         def attach(fn: Callable[[Event[T]], Any]) -> Callable[[Event[T]], Any]:
@@ -126,7 +143,12 @@ class Graph(GraphBase):
         return attach
 
     def stream(
-        self, r: Route[T], *, replay_latest: bool = True, capacity: int = STREAM_EVENTS, overflow: str = "drop_oldest"
+        self,
+        r: Route[T],
+        *,
+        replay_latest: bool = True,
+        capacity: int = STREAM_EVENTS,
+        overflow: str = "drop_oldest",
     ) -> Stream[T]:
         """Read a route with `async for`, or `.blocking(timeout)`; what a slow reader loses is counted.
 
@@ -164,12 +186,16 @@ class Graph(GraphBase):
         """Set what the route keeps in memory (S16): events (0: none), payload bytes, age in seconds."""
         self.retain(r, history, max_bytes, None if max_age is None else int(max_age * 1e9))
 
-    def tap(self, r: Route[Any], *, capacity: int = 65_536, on_ready: Callable[[], object] | None = None) -> Tap:
+    def tap(
+        self, r: Route[Any], *, capacity: int = 65_536, on_ready: Callable[[], object] | None = None
+    ) -> Tap:
         """Attach the sending end of a bridge: a bounded ring drained as encoded batches.
 
         :param on_ready: called from the publishing thread when the ring goes from empty to non-empty; must be cheap
         """
-        queue = self.attach_queue(r, f"tap {r.text}", "tap", _positive(capacity), "drop_oldest", False, on_ready)
+        queue = self.attach_queue(
+            r, f"tap {r.text}", "tap", _positive(capacity), "drop_oldest", False, on_ready
+        )
         return Tap(self, queue)
 
     def inlet(self, r: Route[Any], *, name: str = "bridge") -> Inlet:
@@ -199,7 +225,10 @@ class Graph(GraphBase):
     def note_failure(self, edge: int, error: Exception) -> None:
         """Count the failure of a queued observer."""
         self._failure_count += 1
-        self._own_failures = [*self._own_failures[-(FAILURES_MAX - 1) :], (str(edge), f"{type(error).__name__}: {error}")]
+        self._own_failures = [
+            *self._own_failures[-(FAILURES_MAX - 1) :],
+            (str(edge), f"{type(error).__name__}: {error}"),
+        ]
 
     def routes(self) -> list[Route[Any]]:
         """All routes this graph has seen, by address."""
@@ -239,7 +268,9 @@ def _positive(capacity: int) -> int:
 def _rule(overflow: str) -> str:
     rules = ("drop_oldest", "drop_newest", "coalesce_latest")
     if overflow not in rules:
-        raise WiringError(f"unknown overflow rule {overflow!r}", fix=f"use one of {', '.join(rules)}", item="overflow")
+        raise WiringError(
+            f"unknown overflow rule {overflow!r}", fix=f"use one of {', '.join(rules)}", item="overflow"
+        )
     return overflow
 
 
@@ -248,5 +279,7 @@ def _in_loop(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        raise WiringError("an async observer needs a running event loop", fix="attach it inside one", item="observer") from None
+        raise WiringError(
+            "an async observer needs a running event loop", fix="attach it inside one", item="observer"
+        ) from None
     return lambda event: asyncio.run_coroutine_threadsafe(fn(event), loop).result()

@@ -33,6 +33,8 @@ def parse_event_id(text: str) -> tuple[bytes, bytes, bytes, int]:
             raise ValueError
     except (ValueError, binascii.Error):
         raise WiringError(
-            f"{text[:60]!r} is not an event id", fix="`event.id` and `meshfold route latest` show ids", item=text
+            f"{text[:60]!r} is not an event id",
+            fix="`event.id` and `meshfold route latest` show ids",
+            item=text,
         ) from None
     return producer, incarnation, route_tag, seq

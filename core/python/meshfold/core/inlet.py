@@ -24,13 +24,21 @@ class Inlet:
         self.name = name
 
     def push(
-        self, meta: bytes, payload: bytes | None, *, producer: bytes, incarnation: bytes, taints: Sequence[Taint] = ()
+        self,
+        meta: bytes,
+        payload: bytes | None,
+        *,
+        producer: bytes,
+        incarnation: bytes,
+        taints: Sequence[Taint] = (),
     ) -> InletReceipt:
         """Take in one batch (MB1). `payload` None is the metadata-only form.
 
         :raises DecodeError: with reason `batch` if the bytes are not one; nothing changed then
         """
-        return InletReceipt(*self._graph.push_batch(self._route, meta, payload, producer, incarnation, taints))
+        return InletReceipt(
+            *self._graph.push_batch(self._route, meta, payload, producer, incarnation, taints)
+        )
 
     def expect(self, producer: bytes, incarnation: bytes, last_seq: int) -> int:
         """Take in a proof that numbers up to `last_seq` were sent; returns how many are newly `link_loss`."""

@@ -20,7 +20,9 @@ U = TypeVar("U")
 class Pipeline(Generic[T]):
     """A description that grows; nothing runs until `into` or `observe` ends it. Immutable."""
 
-    def __init__(self, graph: Graph, source: Route[Any], stages: tuple[tuple[bool, Callable[[Any], Any]], ...]) -> None:
+    def __init__(
+        self, graph: Graph, source: Route[Any], stages: tuple[tuple[bool, Callable[[Any], Any]], ...]
+    ) -> None:
         self._graph = graph
         self._source = source
         self._stages = stages

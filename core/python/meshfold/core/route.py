@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from meshfold._native import RouteBase
 from meshfold.core.address import Address
@@ -87,5 +87,4 @@ def route(
     if secrecy not in ("sealed", "none"):
         raise WiringError(f"unknown secrecy {secrecy!r}", fix="use 'sealed' or 'none'", item="secrecy")
     address = Address.of(owner, family, stream, plane=plane, layer=layer, variant=variant)
-    made: Any = Route(address, schema, secrecy, shreddable)
-    return made  # type: ignore[no-any-return]
+    return Route(address, schema, secrecy, shreddable)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
-
 from meshfold.core.errors import DecodeError, EncodeError, SchemaMismatch
 
 __all__ = ("Schema",)
 
 T = TypeVar("T")
+# The class has methods named like these types, which shadow them in its body.
+Text: TypeAlias = str
+Bytes: TypeAlias = bytes
+Integer: TypeAlias = int
 Compress = Literal["never", "safe"]
 
 _SCALARS: Final[dict[type, str]] = {bytes: "bytes", float: "float", int: "int", bool: "bool", str: "str"}
@@ -59,32 +62,36 @@ class Schema(Generic[T]):
         self.id: bytes = hashlib.sha256(canonical).digest()[:8]
 
     @classmethod
-    def bytes(cls, name: str = "bytes", *, compress: Compress = "never") -> Schema[bytes]:
+    def bytes(cls, name: Text = "bytes", *, compress: Compress = "never") -> Schema[bytes]:
         """Opaque bytes, as they are."""
         return cast("Schema[bytes]", cls("bytes", name=name, compress=compress))
 
     @classmethod
-    def float(cls, unit: str | None = None, name: str = "float", *, compress: Compress = "never") -> Schema[float]:
+    def float(
+        cls, unit: Text | None = None, name: Text = "float", *, compress: Compress = "never"
+    ) -> Schema[float]:
         """IEEE 754 binary64, 8 bytes little-endian. An int up to 2^53 is taken as one; a bool is not."""
         return cast("Schema[float]", cls("float", name=name, unit=unit, compress=compress))
 
     @classmethod
-    def int(cls, name: str = "int", *, compress: Compress = "never") -> Schema[int]:
+    def int(cls, name: Text = "int", *, compress: Compress = "never") -> Schema[int]:
         """64-bit signed integer, 8 bytes little-endian; a bool is none."""
         return cast("Schema[int]", cls("int", name=name, compress=compress))
 
     @classmethod
-    def bool(cls, name: str = "bool", *, compress: Compress = "never") -> Schema[bool]:
+    def bool(cls, name: Text = "bool", *, compress: Compress = "never") -> Schema[bool]:
         """One byte, 0 or 1."""
         return cast("Schema[bool]", cls("bool", name=name, compress=compress))
 
     @classmethod
-    def str(cls, name: str = "str", *, compress: Compress = "never") -> Schema[str]:
+    def str(cls, name: Text = "str", *, compress: Compress = "never") -> Schema[str]:
         """UTF-8 text."""
         return cast("Schema[str]", cls("str", name=name, compress=compress))
 
     @classmethod
-    def json(cls, of: type[T], *, name: str | None = None, version: int = 1, compress: Compress = "never") -> Schema[T]:
+    def json(
+        cls, of: type[T], *, name: Text | None = None, version: Integer = 1, compress: Compress = "never"
+    ) -> Schema[T]:
         """JSON of a dataclass, a `msgspec.Struct` or a pydantic model, validated on both ends.
 
         :raises SchemaMismatch: if the type has no JSON shape
@@ -101,7 +108,7 @@ class Schema(Generic[T]):
         )
 
     @classmethod
-    def of(cls, of: type[T], *, name: str | None = None) -> Schema[T]:
+    def of(cls, of: type[T], *, name: Text | None = None) -> Schema[T]:
         """Pick the schema by type: builtins, dataclass, `msgspec.Struct`, pydantic model.
 
         :raises SchemaMismatch: if the type is none of them
@@ -112,15 +119,21 @@ class Schema(Generic[T]):
         return cls.json(of, name=name)
 
     @classmethod
-    def from_descriptor(cls, descriptor: dict[str, Any]) -> Schema[Any]:
+    def from_descriptor(cls, descriptor: dict[Text, Any]) -> Schema[Any]:
         """Make a schema from `descriptor()` of another process; json values decode to plain dicts.
 
         :raises SchemaMismatch: if the descriptor is not one
         """
         kind = descriptor.get("kind")
         name, version = descriptor.get("name"), descriptor.get("version")
-        if kind not in (*_SCALARS.values(), "json") or not isinstance(name, str) or not isinstance(version, int):
-            raise SchemaMismatch("not a schema descriptor", expected="kind, name, version", found=str(descriptor)[:80])
+        if (
+            kind not in (*_SCALARS.values(), "json")
+            or not isinstance(name, str)
+            or not isinstance(version, int)
+        ):
+            raise SchemaMismatch(
+                "not a schema descriptor", expected="kind, name, version", found=str(descriptor)[:80]
+            )
         made: Schema[Any] = Schema(
             kind,
             name=name,
@@ -132,16 +145,16 @@ class Schema(Generic[T]):
         )
         return made
 
-    def descriptor(self) -> dict[str, Any]:
+    def descriptor(self) -> dict[Text, Any]:
         """The shape as plain JSON: what the identity is the hash of."""
-        found: dict[str, Any] = {"kind": self.kind, "name": self.name, "version": self.version}
+        found: dict[Text, Any] = {"kind": self.kind, "name": self.name, "version": self.version}
         if self.unit is not None:
             found["unit"] = self.unit
         if self._shape:
             found["shape"] = self._shape
         return found
 
-    def encode(self, value: T, where: str = "") -> bytes:
+    def encode(self, value: T, where: Text = "") -> Bytes:
         """Return the value as bytes. Scalars are encoded by the engine; this is called for the rest.
 
         :raises EncodeError: if the value does not fit
@@ -158,22 +171,26 @@ class Schema(Generic[T]):
                 schema=self.name,
             ) from None
         if len(data) > VALUE_BYTES_MAX:
-            raise EncodeError(f"a value of {len(data)} bytes for {where}", fix="split it", route=where, schema=self.name)
+            raise EncodeError(
+                f"a value of {len(data)} bytes for {where}", fix="split it", route=where, schema=self.name
+            )
         return data
 
-    def decode(self, data: bytes) -> T:
+    def decode(self, data: Bytes) -> T:
         """Return the value.
 
         :raises DecodeError: if the bytes are no value of this schema
         """
         if self._from_bytes is None:
-            raise DecodeError(f"{self.name} values are decoded by the engine", reason="schema", schema=self.name)
+            raise DecodeError(
+                f"{self.name} values are decoded by the engine", reason="schema", schema=self.name
+            )
         try:
             return self._from_bytes(data)
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise DecodeError(f"not a {self.name}: {error}", reason="decode", schema=self.name) from None
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> Text:
         return f"<Schema {self.kind} {self.name} v{self.version} {self.id.hex()}>"
 
 
@@ -186,7 +203,11 @@ def _json_codec(of: type[T]) -> tuple[Callable[[Any], Any], Callable[[Any], T], 
             _check_type(value, of)
             return value.model_dump_json().encode()
 
-        return to_bytes, lambda data: model.model_validate_json(data, strict=True), _plain(model.model_json_schema())
+        return (
+            to_bytes,
+            lambda data: model.model_validate_json(data, strict=True),
+            _plain(model.model_json_schema()),
+        )
     try:
         decoder = msgspec.json.Decoder(of)
         shape = msgspec.json.schema(of)

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
@@ -35,7 +35,7 @@ class Edge:
         """Detach."""
         self._graph.detach(self._edge)
 
-    def __enter__(self) -> Edge:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -47,7 +47,9 @@ class Edge:
 class Subscription(Edge):
     """An observer. With a capacity it has a queue and a thread that calls it in order."""
 
-    def __init__(self, graph: Graph, edge: int, queue: Queue | None = None, call: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self, graph: Graph, edge: int, queue: Queue | None = None, call: Callable[[Any], Any] | None = None
+    ) -> None:
         super().__init__(graph, edge)
         self._queue = queue
         if queue is not None and call is not None:

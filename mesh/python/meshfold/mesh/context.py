@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-
 from meshfold.core.errors import ConfigError
 
 __all__ = ("Context", "contexts_dir")
@@ -110,8 +109,14 @@ class Context:
         if which is not None:
             found = [context for context in found if context.mesh == str(which)]
         if not found:
-            what = f"no running mesh named {which!r}" if which is not None else "no running mesh on this machine"
-            raise ConfigError(what, fix="start one with `meshfold up`, or name a context file with --context", item="context")
+            what = (
+                f"no running mesh named {which!r}" if which is not None else "no running mesh on this machine"
+            )
+            raise ConfigError(
+                what,
+                fix="start one with `meshfold up`, or name a context file with --context",
+                item="context",
+            )
         return found[0]
 
     @classmethod
@@ -146,6 +151,8 @@ class Context:
                 record.site,
             )
         except OSError as error:
-            raise ConfigError(f"cannot read the context file {path}: {error.strerror}", item=str(path)) from error
+            raise ConfigError(
+                f"cannot read the context file {path}: {error.strerror}", item=str(path)
+            ) from error
         except (msgspec.MsgspecError, ValueError) as error:
             raise ConfigError(f"{path} is not a context file: {error}", item=str(path)) from error

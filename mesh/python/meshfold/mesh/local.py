@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.broker import EmbeddedServer
@@ -26,7 +26,9 @@ class LocalMesh:
     :param voter: the node that hosts the control log
     """
 
-    def __init__(self, state_dir: Path, *, name: str = "local", voter: str = "hub", port: int | None = None) -> None:
+    def __init__(
+        self, state_dir: Path, *, name: str = "local", voter: str = "hub", port: int | None = None
+    ) -> None:
         self.state_dir = state_dir
         self.name = name
         self.voter = voter
@@ -105,7 +107,9 @@ class LocalMesh:
         if path.exists():
             cluster = path.read_bytes()
             if len(cluster) != 16:
-                raise ConfigError(f"{path} is damaged", fix="choose another folder with --dir", item=str(path))
+                raise ConfigError(
+                    f"{path} is damaged", fix="choose another folder with --dir", item=str(path)
+                )
             return cluster
         cluster = os.urandom(16)
         path.write_bytes(cluster)
@@ -128,7 +132,7 @@ class LocalMesh:
             self._lock.close()
             self._lock = None
 
-    def __enter__(self) -> LocalMesh:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-
 from meshfold.core.errors import FrameRejected
 
 __all__ = ("Answer", "Checkpoint", "Heartbeat", "Query", "decode", "encode")

@@ -42,7 +42,9 @@ class Reply(Generic[T]):
         :raises WiringError: when called inside the node's own event loop, where waiting would block it
         """
         if self._future is None:
-            raise WiringError("result() inside the node's event loop would block it", fix="await the reply", item="reply")
+            raise WiringError(
+                "result() inside the node's event loop would block it", fix="await the reply", item="reply"
+            )
         try:
             return self._future.result(timeout)
         except concurrent.futures.TimeoutError:

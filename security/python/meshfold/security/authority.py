@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from meshfold.core.errors import ConfigError
 from meshfold.security.capability import Capability
 from meshfold.security.grant import Grant

@@ -64,7 +64,11 @@ def pattern_covers(parent: str, child: str) -> bool:
 def covers(parent: Capability, child: Capability) -> bool:
     """Whether `child` allows nothing that `parent` does not. Total."""
     narrower = child.actions & ~parent.actions == 0
-    return narrower and pattern_covers(parent.pattern, child.pattern) and set(parent.caveats) <= set(child.caveats)
+    return (
+        narrower
+        and pattern_covers(parent.pattern, child.pattern)
+        and set(parent.caveats) <= set(child.caveats)
+    )
 
 
 def known_actions(bits: int) -> Action:

@@ -10,7 +10,6 @@ import io
 from typing import Final
 
 import zstandard
-
 from meshfold.core.errors import FrameRejected
 
 __all__ = ("SECTION_BYTES_MAX", "pack", "unpack")
@@ -32,7 +31,11 @@ def unpack(data: bytes) -> bytes:
     """
     try:
         params = zstandard.get_frame_parameters(data)
-        if params.dict_id or not 0 <= params.content_size <= SECTION_BYTES_MAX or params.window_size > _WINDOW_MAX:
+        if (
+            params.dict_id
+            or not 0 <= params.content_size <= SECTION_BYTES_MAX
+            or params.window_size > _WINDOW_MAX
+        ):
             raise FrameRejected("inflate", "size, window or dictionary")
         reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX).stream_reader(
             io.BytesIO(data), read_across_frames=False

@@ -1,8 +1,8 @@
 """MG1: a grant is a chain of signed links, each by the previous link's subject.
 
-    magic 'MG' | ver 1 | flags 0 | caps_len 2 | cluster 16 | issuer_pub 32 | subject_pub 32 | parent_hash 32 | nonce 16
-    | not_before 8 | not_after 8 (ms) | policy_epoch 4 | depth_left 1 | n_caps 1 | caps | signature 64
-    cap: actions 2 | pattern (length byte) | caveats_len 1 | caveats
+magic 'MG' | ver 1 | flags 0 | caps_len 2 | cluster 16 | issuer_pub 32 | subject_pub 32 | parent_hash 32 | nonce 16
+| not_before 8 | not_after 8 (ms) | policy_epoch 4 | depth_left 1 | n_caps 1 | caps | signature 64
+cap: actions 2 | pattern (length byte) | caveats_len 1 | caveats
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from meshfold.core.errors import FrameRejected
 from meshfold.core.registry import Action
 from meshfold.security.capability import Capability, check_pattern, covers, known_actions
@@ -61,7 +60,12 @@ def _encode_caps(capabilities: Sequence[Capability]) -> bytes:
         check_pattern(capability.pattern)
         caveats = b"".join(bytes([kind, len(value)]) + value for kind, value in capability.caveats)
         pattern = capability.pattern.encode()
-        out += struct.pack(">HB", int(capability.actions), len(pattern)) + pattern + bytes([len(caveats)]) + caveats
+        out += (
+            struct.pack(">HB", int(capability.actions), len(pattern))
+            + pattern
+            + bytes([len(caveats)])
+            + caveats
+        )
     return out
 
 
@@ -217,9 +221,22 @@ def _check_child(above: Link, link: Link) -> None:
 
 def _link(reader: Reader, raw: bytes) -> Link:
     begin = reader.at
-    magic, version, flags, caps_len, cluster, issuer, subject, parent, _, before, after, epoch, depth, n_caps = (
-        reader.unpack(_HEAD)
-    )
+    (
+        magic,
+        version,
+        flags,
+        caps_len,
+        cluster,
+        issuer,
+        subject,
+        parent,
+        _,
+        before,
+        after,
+        epoch,
+        depth,
+        n_caps,
+    ) = reader.unpack(_HEAD)
     if magic != b"MG" or version != 1 or flags:
         raise FrameRejected("format", "not a grant link")
     if not 0 < n_caps <= CAPS_MAX:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshfold.core import Address
-from meshfold.core.errors import FrameRejected, GrantDenied, GrantExpired, GrantRevoked
+from meshfold.core.errors import FrameRejected, GrantDenied, GrantExpired, GrantRevoked, SecurityError
 from meshfold.core.ports import Clock, Decision
 from meshfold.core.registry import Action
 from meshfold.security.capability import matches
@@ -75,7 +75,10 @@ class GrantBook:
 
     def _revoked(self, grant: Grant) -> bool:
         revoked = self.policy.revoked
-        return any(link.hash in revoked or link.subject_pub in revoked or link.issuer_pub in revoked for link in grant.links)
+        return any(
+            link.hash in revoked or link.subject_pub in revoked or link.issuer_pub in revoked
+            for link in grant.links
+        )
 
     def _holds(self, grant: Grant) -> str | None:
         now_ms = self._clock.now()[0] // 1_000_000
@@ -94,9 +97,13 @@ class GrantBook:
                     continue
                 fault = self._holds(grant)
                 if fault is None:
-                    return Decision(True, f"grant {grant.hash.hex()[:12]} allows {capability.pattern}", grant.hash)
+                    return Decision(
+                        True, f"grant {grant.hash.hex()[:12]} allows {capability.pattern}", grant.hash
+                    )
                 reasons.append(f"grant {grant.hash.hex()[:12]} is {fault}")
-        return Decision(False, reasons[0] if reasons else f"no grant with {action.name} covers {address.text}")
+        return Decision(
+            False, reasons[0] if reasons else f"no grant with {action.name} covers {address.text}"
+        )
 
     def require(self, principal: bytes, action: Action, address: Address) -> None:
         """Return if the action is allowed.
@@ -110,7 +117,7 @@ class GrantBook:
             return
         identity = self._directory(principal)
         name = identity.name if identity is not None else principal.hex()
-        kind = GrantDenied
+        kind: type[SecurityError] = GrantDenied
         if decision.because.endswith("is revoked"):
             kind = GrantRevoked
         elif decision.because.endswith("is expired"):

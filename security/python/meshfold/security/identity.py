@@ -1,7 +1,7 @@
 """ID1: a node's identity, signed by the mesh's identity key.
 
-    magic 'ID' | version 1 | cluster 16 | serial 16 | node_pub 32 | wrap_pub 32 | login_pub 32 | not_before 8 | not_after 8 (ms)
-    | name (length byte, UTF-8) | n_roles 1 | roles (each as name) | issuer_pub 32 | signature 64
+magic 'ID' | version 1 | cluster 16 | serial 16 | node_pub 32 | wrap_pub 32 | login_pub 32 | not_before 8 | not_after 8 (ms)
+| name (length byte, UTF-8) | n_roles 1 | roles (each as name) | issuer_pub 32 | signature 64
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from meshfold.core.errors import FrameRejected
 from meshfold.security.codec import Reader
 from meshfold.security.keys import check_ed25519_public, check_x25519_public, tag_of, verify
@@ -110,7 +109,9 @@ class Identity:
         check_ed25519_public(node_pub)
         check_x25519_public(wrap_pub)
         check_ed25519_public(login_pub)
-        return cls(cluster, serial, node_pub, wrap_pub, login_pub, name, roles, not_before, not_after, issuer, raw)
+        return cls(
+            cluster, serial, node_pub, wrap_pub, login_pub, name, roles, not_before, not_after, issuer, raw
+        )
 
     def verify(self, *, cluster: bytes, issuers: frozenset[bytes], now_ms: int) -> None:
         """Check mesh, issuer, time and signature.

@@ -19,13 +19,21 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from meshfold.core.registry import Action
 from meshfold.security.grant import Grant
 from meshfold.security.identity import Identity
 from meshfold.security.keys import NodeKeys, load_secret, save_secret
 
-__all__ = ("CLASSES", "EPOCHS_ZERO", "KeyTree", "child_key", "commitment", "derive", "encode_path", "wrap_suite")
+__all__ = (
+    "CLASSES",
+    "EPOCHS_ZERO",
+    "KeyTree",
+    "child_key",
+    "commitment",
+    "derive",
+    "encode_path",
+    "wrap_suite",
+)
 
 #: m metadata, d payload, x debug
 CLASSES: Final = ("m", "d", "x")
@@ -56,7 +64,9 @@ def child_key(parent: bytes, key_class: str, tokens: Sequence[str], epoch: int) 
     return HKDF(SHA256(), 32, None, info).derive(parent)
 
 
-def derive(key: bytes, key_class: str, have: Sequence[str], want: Sequence[str], epochs: Sequence[int]) -> bytes:
+def derive(
+    key: bytes, key_class: str, have: Sequence[str], want: Sequence[str], epochs: Sequence[int]
+) -> bytes:
     """Go down from the key of the node at `have` to the one at `want`; `epochs` is the vector root, then tokens."""
     for depth in range(len(have), len(want)):
         key = child_key(key, key_class, want[: depth + 1], epochs[depth + 1])
@@ -103,11 +113,13 @@ class KeyTree:
         """The key of a node of the tree."""
         return derive(self._roots[key_class], key_class, (), tokens, EPOCHS_ZERO)
 
-    def packet(self, keys: NodeKeys, voter: Identity, grantee: Identity, grants: Iterable[Grant], *, hlc: int) -> bytes:
+    def packet(
+        self, keys: NodeKeys, voter: Identity, grantee: Identity, grants: Iterable[Grant], *, hlc: int
+    ) -> bytes:
         """Seal to `grantee` the keys its grants entitle it to, and the members' key; signed by the voter.
 
-            voter_tag 8 | grantee_tag 8 | hlc 8 | box_len 4 | HPKE box | signature 64
-            box: members' key 32 | n 2 | n x (class 1 | n_tokens 1 | path | epochs u16 x (n_tokens + 1) | kc 32 | key 32)
+        voter_tag 8 | grantee_tag 8 | hlc 8 | box_len 4 | HPKE box | signature 64
+        box: members' key 32 | n 2 | n x (class 1 | n_tokens 1 | path | epochs u16 x (n_tokens + 1) | kc 32 | key 32)
         """
         entries: dict[tuple[str, tuple[str, ...]], bytes] = {}
         for grant in grants:
@@ -121,7 +133,9 @@ class KeyTree:
         for (key_class, tokens), key in sorted(entries.items()):
             epochs = EPOCHS_ZERO[: len(tokens) + 1]
             body += key_class.encode() + bytes([len(tokens)]) + encode_path(tokens)
-            body += struct.pack(f">{len(epochs)}H", *epochs) + commitment(key_class, tokens, epochs, key) + key
+            body += (
+                struct.pack(f">{len(epochs)}H", *epochs) + commitment(key_class, tokens, epochs, key) + key
+            )
         head = voter.tag + grantee.tag + struct.pack(">Q", hlc)
         public = X25519PublicKey.from_public_bytes(grantee.wrap_pub)
         box = wrap_suite().encrypt(body, public, info=PACKET_DOMAIN + self._cluster + head)

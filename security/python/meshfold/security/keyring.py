@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, KeyMissing
 from meshfold.security.codec import Reader
@@ -96,7 +95,9 @@ class Keyring:
         :raises KeyMissing: before a packet was installed
         """
         if self._members is None:
-            raise KeyMissing("no members' key yet", fix="a voter sends it with the first grant", key_class="members")
+            raise KeyMissing(
+                "no members' key yet", fix="a voter sends it with the first grant", key_class="members"
+            )
         return self._members
 
     def __repr__(self) -> str:

@@ -15,10 +15,17 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from meshfold.core.errors import ConfigError, FrameRejected
 
-__all__ = ("NodeKeys", "check_ed25519_public", "check_x25519_public", "load_secret", "save_secret", "tag_of", "verify")
+__all__ = (
+    "NodeKeys",
+    "check_ed25519_public",
+    "check_x25519_public",
+    "load_secret",
+    "save_secret",
+    "tag_of",
+    "verify",
+)
 
 _P: Final = 2**255 - 19
 #: y-coordinates of the eight points of small order on edwards25519 (RFC 8032 curve), and their non-canonical twins.
@@ -27,8 +34,12 @@ _SMALL_ORDER_Y: Final = frozenset(
         0,
         1,
         _P - 1,
-        int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"),
-        int.from_bytes(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"),
+        int.from_bytes(
+            bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+        ),
+        int.from_bytes(
+            bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"
+        ),
     )
 )
 #: u-coordinates of small order on curve25519 (RFC 7748 section 6.1 asks to refuse an all-zero result).
@@ -110,7 +121,9 @@ def load_secret(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             raise ConfigError(f"the key file {path} is no regular file", item=str(path))
         if mode & 0o077:
-            raise ConfigError(f"the key file {path} is readable by others", fix=f"chmod 600 {path}", item=str(path))
+            raise ConfigError(
+                f"the key file {path} is readable by others", fix=f"chmod 600 {path}", item=str(path)
+            )
         raw = file.read(SECRET_BYTES + 1)
     if len(raw) != SECRET_BYTES:
         raise ConfigError(f"the key file {path} does not hold {SECRET_BYTES} bytes", item=str(path))

@@ -10,7 +10,6 @@ from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, KeyMissing
 from meshfold.core.ports import AccessDecider, Clock
@@ -115,11 +114,22 @@ class Opener:
         if header.first_seq == 0 or header.n_events == 0:
             raise FrameRejected("replay", "sequence number 0")
         meta, rest = self._split(header, form, frame)
-        replay = (form.encode(), address.digest, sender.tag, header.incarnation, header.generation.to_bytes(4, "big"))
+        replay = (
+            form.encode(),
+            address.digest,
+            sender.tag,
+            header.incarnation,
+            header.generation.to_bytes(4, "big"),
+        )
         self._replay.check(replay, header.frame_ctr)
         raw = frame[:HEADER_BYTES]
         digest = rest if form == "m" else (hashlib.sha256(rest).digest() if rest else b"")
-        verify(sender.node_pub, SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest), frame[-SIGNATURE_BYTES:])
+        verify(
+            sender.node_pub,
+            SIG_DOMAIN,
+            signed_bytes(address.digest, raw, meta, digest),
+            frame[-SIGNATURE_BYTES:],
+        )
         payload: bytes | None = None
         if not plain:
             meta = self._open_section("m", address, header, raw, sender, meta, header.frame_ctr)
@@ -160,7 +170,14 @@ class Opener:
         return frame[HEADER_BYTES:middle], frame[middle : middle + tail]
 
     def _open_section(
-        self, key_class: str, address: Address, header: Header, raw: bytes, sender: Identity, sealed: bytes, ctr: int
+        self,
+        key_class: str,
+        address: Address,
+        header: Header,
+        raw: bytes,
+        sender: Identity,
+        sealed: bytes,
+        ctr: int,
     ) -> bytes:
         key, kc = self._keyring.key_for(key_class, address)
         generation = header.generation.to_bytes(4, "big")
@@ -171,11 +188,19 @@ class Opener:
                 self._ciphers.clear()
             cipher = AESGCM(
                 subkey(
-                    key, key_class, address.digest, sender.node_pub, header.incarnation, header.generation, header.kind
+                    key,
+                    key_class,
+                    address.digest,
+                    sender.node_pub,
+                    header.incarnation,
+                    header.generation,
+                    header.kind,
                 )
             )
         try:
-            opened = cipher.decrypt(nonce(ctr), sealed, section_aad(key_class, raw, address.digest, sender.node_pub, kc))
+            opened = cipher.decrypt(
+                nonce(ctr), sealed, section_aad(key_class, raw, address.digest, sender.node_pub, kc)
+            )
         except InvalidTag:
             raise FrameRejected("tag", f"section {key_class}") from None
         self._ciphers[slot] = cipher

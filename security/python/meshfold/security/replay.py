@@ -43,7 +43,9 @@ class ReplayGuard:
         if newest is not None and newest[0] != incarnation and hlc_ms < newest[1] - OVERLAP_MS:
             raise FrameRejected("incarnation", "an older life of the sender")
 
-    def commit(self, key: tuple[bytes, ...], counter: int, sender: bytes, incarnation: bytes, hlc_ms: int) -> None:
+    def commit(
+        self, key: tuple[bytes, ...], counter: int, sender: bytes, incarnation: bytes, hlc_ms: int
+    ) -> None:
         """Note an accepted frame."""
         top, bits = self._windows.pop(key, (-1, 0))
         if counter > top:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from meshfold.core import Address
 from meshfold.core.errors import KeyMissing
 from meshfold.core.registry import FrameKind
@@ -36,7 +35,15 @@ GENERATION_FRAMES_MAX: Final = 2**24
 SUBKEYS_MAX: Final = 16_384
 
 
-def subkey(key: bytes, key_class: str, digest: bytes, sender_pub: bytes, incarnation: bytes, generation: int, kind: int) -> bytes:
+def subkey(
+    key: bytes,
+    key_class: str,
+    digest: bytes,
+    sender_pub: bytes,
+    incarnation: bytes,
+    generation: int,
+    kind: int,
+) -> bytes:
     """The key of one sender's incarnation and generation for one kind of frame."""
     info = b"MF1 data" + key_class.encode() + sender_pub + incarnation + struct.pack(">IB", generation, kind)
     return HKDF(SHA256(), 32, digest, info).derive(key)
@@ -97,7 +104,9 @@ class Sealer:
     def _check_fork(self) -> None:
         if os.getpid() != self._pid:
             raise KeyMissing(
-                "sealing in a forked child would use nonces twice", fix="open the node after the fork", because="fork"
+                "sealing in a forked child would use nonces twice",
+                fix="open the node after the fork",
+                because="fork",
             )
 
     def _count(self, address: Address) -> tuple[int, int]:
@@ -114,7 +123,13 @@ class Sealer:
             if len(self._ciphers) >= SUBKEYS_MAX:
                 self._ciphers.clear()
             raw = subkey(
-                key, key_class, address.digest, self._keys.node_pub, self._incarnation, generation, FrameKind.EVENT
+                key,
+                key_class,
+                address.digest,
+                self._keys.node_pub,
+                self._incarnation,
+                generation,
+                FrameKind.EVENT,
             )
             found = self._ciphers[slot] = (AESGCM(raw), kc)
         return found
@@ -137,7 +152,9 @@ class Sealer:
         :param compress: zstd first, where the schema allows it; kept only if it helps
         :raises KeyMissing: if a key is not here, or after a fork; no counter is used then
         """
-        return self._events(address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, True)
+        return self._events(
+            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, True
+        )
 
     def plain_events(
         self,
@@ -153,7 +170,9 @@ class Sealer:
         compress: bool = False,
     ) -> EventFrame:
         """Sign a batch of a route declared `secrecy="none"`; it travels in the clear."""
-        return self._events(address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, False)
+        return self._events(
+            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, False
+        )
 
     def _events(
         self,
@@ -201,7 +220,9 @@ class Sealer:
         raw = header.encode()
         if enc:
             cipher, kc = self._cipher("m", address, generation)
-            meta = cipher.encrypt(nonce(counter), meta, section_aad("m", raw, address.digest, self._keys.node_pub, kc))
+            meta = cipher.encrypt(
+                nonce(counter), meta, section_aad("m", raw, address.digest, self._keys.node_pub, kc)
+            )
             cipher, kc = self._cipher("d", address, generation)
             aad = section_aad("d", raw, address.digest, self._keys.node_pub, kc)
             payload = cipher.encrypt(nonce(counter + 1), payload, aad)
@@ -209,7 +230,9 @@ class Sealer:
         signature = self._keys.sign(SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest))
         return EventFrame(header, meta, payload, signature)
 
-    def _control_header(self, kind: FrameKind, body_len: int, hlc: int, policy_epoch: int, tag: bytes) -> Header:
+    def _control_header(
+        self, kind: FrameKind, body_len: int, hlc: int, policy_epoch: int, tag: bytes
+    ) -> Header:
         self._control_ctr += 1
         flags = Flags.ENC | Flags.SIG
         return Header(
@@ -234,12 +257,16 @@ class Sealer:
     ) -> bytes:
         """Seal a query or answer to one recipient (HPKE), bound to `subject`, signed."""
         self._check_fork()
-        header = self._control_header(kind, len(body) + 32 + TAG_BYTES, hlc, policy_epoch, recipient.tag).encode()
+        header = self._control_header(
+            kind, len(body) + 32 + TAG_BYTES, hlc, policy_epoch, recipient.tag
+        ).encode()
         public = X25519PublicKey.from_public_bytes(recipient.wrap_pub)
         box = wrap_suite().encrypt(body, public, info=box_info(header, subject) + self._cluster)
         return header + box + self._keys.sign(SIG_DOMAIN, box_info(header, subject) + box)
 
-    def seal_members(self, kind: FrameKind, body: bytes, *, hlc: int, policy_epoch: int, subject: str) -> bytes:
+    def seal_members(
+        self, kind: FrameKind, body: bytes, *, hlc: int, policy_epoch: int, subject: str
+    ) -> bytes:
         """Seal a heartbeat, credit or ack under the members' key, bound to `subject`, signed.
 
         :raises KeyMissing: before the members' key has arrived, or after a fork

@@ -22,20 +22,24 @@ def edge_to_hub(items: int) -> float:
     """186-byte records from `edge` to `hub` until the last one arrived; losses are not hidden, they fail the run."""
     record = b"x" * 186
     telemetry = route("edge", "bench", "record", schema=Schema.bytes())
-    with tempfile.TemporaryDirectory() as folder, LocalMesh(Path(folder)) as mesh:
-        with mesh.node("hub") as hub, mesh.node("edge") as edge:
-            edge.share(telemetry).ready().result(WAIT_S)
-            bridge = hub.read(telemetry)
-            bridge.ready(WAIT_S).result(WAIT_S)
-            stream = hub.graph.stream(telemetry, capacity=items + 1)
-            begin = perf_counter()
-            edge.graph.publish_many(telemetry, [record] * items)
-            seen = 0
-            for _ in stream.blocking(WAIT_S):
-                seen += 1
-                if seen == items:
-                    break
-            rate = items / (perf_counter() - begin)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalMesh(Path(folder)) as mesh,
+        mesh.node("hub") as hub,
+        mesh.node("edge") as edge,
+    ):
+        edge.share(telemetry).ready().result(WAIT_S)
+        bridge = hub.read(telemetry)
+        bridge.ready(WAIT_S).result(WAIT_S)
+        stream = hub.graph.stream(telemetry, capacity=items + 1)
+        begin = perf_counter()
+        edge.graph.publish_many(telemetry, [record] * items)
+        seen = 0
+        for _ in stream.blocking(WAIT_S):
+            seen += 1
+            if seen == items:
+                break
+        rate = items / (perf_counter() - begin)
     if seen != items:
         raise AssertionError(f"{seen} of {items} events arrived")
     return rate

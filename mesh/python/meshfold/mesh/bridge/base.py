@@ -49,15 +49,15 @@ class Bridge:
         """
         return Reply(self._wait_ready(timeout), self._loop)
 
-    async def _wait_ready(self, timeout: float) -> Bridge:
+    async def _wait_ready(self, timeout_s: float) -> Bridge:
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout)
-        except asyncio.TimeoutError:
+            await asyncio.wait_for(self._ready.wait(), timeout_s)
+        except TimeoutError:
             raise TransportTimeout(
-                f"the bridge of {self.route.text} is not ready after {timeout} s",
+                f"the bridge of {self.route.text} is not ready after {timeout_s} s",
                 fix="is its other side running? `meshfold status` shows who is here",
                 subject=self.route.text,
-                timeout_s=timeout,
+                timeout_s=timeout_s,
             ) from None
         if self._failure is not None:
             raise self._failure
@@ -81,7 +81,7 @@ class Bridge:
                 await work()
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # every failure belongs to whoever waits for the bridge
+            except Exception as error:  # noqa: BLE001 - every failure belongs to whoever waits for the bridge
                 self._fail(error)
 
         def begin() -> None:

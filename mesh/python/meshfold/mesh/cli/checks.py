@@ -27,7 +27,11 @@ def run_checks(context: str | None) -> list[dict[str, Any]]:
     except MeshfoldError as error:
         checks.append(_check("server", False, error.what, error.fix))
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    checks.append(_check("disk", free >= DISK_BYTES_MIN, f"{free // 2**20} MiB free for temporary state", "free some space"))
+    checks.append(
+        _check(
+            "disk", free >= DISK_BYTES_MIN, f"{free // 2**20} MiB free for temporary state", "free some space"
+        )
+    )
 
     async def work(node: Any) -> dict[str, Any]:
         return dict(await node.query("status"))
@@ -37,7 +41,16 @@ def run_checks(context: str | None) -> list[dict[str, Any]]:
     except MeshfoldError as error:
         checks.append(_check("mesh", False, error.what, error.fix))
         return checks
-    checks.append(_check("mesh", not answers["silent"], f"{len(answers['answers'])} nodes answer", "; ".join(answers["silent"])))
+    checks.append(
+        _check(
+            "mesh",
+            not answers["silent"],
+            f"{len(answers['answers'])} nodes answer",
+            "; ".join(answers["silent"]),
+        )
+    )
     problems = [problem for doc in answers["answers"].values() for problem in doc["problems"]]
-    checks.append(_check("members", not problems, "; ".join(problems) or "all alive", "restart what is silent"))
+    checks.append(
+        _check("members", not problems, "; ".join(problems) or "all alive", "restart what is silent")
+    )
     return checks

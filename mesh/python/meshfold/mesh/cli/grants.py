@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-
 from meshfold.core import Action, Address
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.options import AsJson, Chosen
@@ -42,7 +41,9 @@ def ls(context: Chosen = None, as_json: AsJson = False) -> None:
             caps = grant["capabilities"]
             more = f" and {len(caps) - 1} more" if len(caps) > 1 else ""
             state = " REVOKED" if grant["revoked"] else ""
-            out.append(f"{grant['id'][:16]} {grant['subject']:<12} {caps[0]['actions']} on {caps[0]['pattern']}{more}{state}")
+            out.append(
+                f"{grant['id'][:16]} {grant['subject']:<12} {caps[0]['actions']} on {caps[0]['pattern']}{more}{state}"
+            )
         return out
 
     emit(run_on_mesh(context, work), as_json=as_json, lines=lines)
@@ -52,7 +53,9 @@ def _action(names: list[str]) -> Action:
     wanted = Action(0)
     for name in names:
         if name not in Action.__members__:
-            raise ConfigError(f"unknown action {name!r}", fix=f"one of {', '.join(Action.__members__)}", item=name)
+            raise ConfigError(
+                f"unknown action {name!r}", fix=f"one of {', '.join(Action.__members__)}", item=name
+            )
         wanted |= Action[name]
     return wanted
 
@@ -83,7 +86,11 @@ def issue(
 
         record = chosen.state_dir / "nodes" / node_name / "identity"
         if not record.exists():
-            raise ConfigError(f"no node named {node_name!r} was ever here", fix="`meshfold status` lists them", item=node_name)
+            raise ConfigError(
+                f"no node named {node_name!r} was ever here",
+                fix="`meshfold status` lists them",
+                item=node_name,
+            )
         now_ms = node.session.hlc.now_ms()
         grant = Authority.load(chosen.authority_dir).issue_grant(
             Identity.parse(record.read_bytes()).node_pub,
@@ -111,10 +118,16 @@ def revoke(grant_id: str, context: Chosen = None, as_json: AsJson = False) -> No
         known = (await node.query("grants", node=voter))["grants"]
         found = [grant["id"] for grant in known if grant["id"].startswith(grant_id)]
         if len(found) != 1:
-            raise ConfigError(f"{grant_id!r} names {len(found)} grants", fix="`meshfold grant ls` lists them", item=grant_id)
+            raise ConfigError(
+                f"{grant_id!r} names {len(found)} grants", fix="`meshfold grant ls` lists them", item=grant_id
+            )
         return dict(await node.query("grant_revoke", node=voter, id=found[0]))
 
-    emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: [f"revoked; policy epoch {found['policy_epoch']}"])
+    emit(
+        run_on_mesh(context, work),
+        as_json=as_json,
+        lines=lambda found: [f"revoked; policy epoch {found['policy_epoch']}"],
+    )
 
 
 @app.command()
@@ -133,7 +146,9 @@ def explain(
     _action([action])
 
     async def work(node: Any) -> dict[str, Any]:
-        return dict(await node.query("explain", node=await _voter(node), **{"route": route, "action": action, "who": node_name}))
+        return dict(
+            await node.query("explain", node=await _voter(node), route=route, action=action, who=node_name)
+        )
 
     document = run_on_mesh(context, work)
     emit(document, as_json=as_json, lines=lambda found: [f"{found['decision']}: {found['because']}"])

@@ -9,4 +9,7 @@ import typer
 __all__ = ("AsJson", "Chosen")
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
-Chosen = Annotated[str | None, typer.Option("--context", help="a mesh's name or a context file; default: the newest that runs")]
+Chosen = Annotated[
+    str | None,
+    typer.Option("--context", help="a mesh's name or a context file; default: the newest that runs"),
+]

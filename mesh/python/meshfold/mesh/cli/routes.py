@@ -7,7 +7,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-
 from meshfold.core import Address, Route, Schema, event_document
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.options import AsJson, Chosen
@@ -49,7 +48,13 @@ def ls(context: Chosen = None, as_json: AsJson = False) -> None:
     Example: meshfold route ls
     """
     rows = run_on_mesh(context, _catalog)
-    emit({"routes": rows}, as_json=as_json, lines=lambda found: [f"{r['route']:<32} {r['schema']['name']:<16} {r['node']}" for r in found["routes"]])
+    emit(
+        {"routes": rows},
+        as_json=as_json,
+        lines=lambda found: [
+            f"{r['route']:<32} {r['schema']['name']:<16} {r['node']}" for r in found["routes"]
+        ],
+    )
 
 
 @app.command()
@@ -60,7 +65,11 @@ def show(route: str, context: Chosen = None, as_json: AsJson = False) -> None:
     """
     Address.parse(route)
     row = run_on_mesh(context, lambda node: _find(node, route))
-    emit(row, as_json=as_json, lines=lambda found: [f"{key}: {json.dumps(value)}" for key, value in found.items()])
+    emit(
+        row,
+        as_json=as_json,
+        lines=lambda found: [f"{key}: {json.dumps(value)}" for key, value in found.items()],
+    )
 
 
 @app.command()
@@ -129,7 +138,9 @@ def publish(
     try:
         values = [json.loads(text) for text in texts]
     except json.JSONDecodeError as error:
-        raise ConfigError(f"the value is no JSON: {error}", fix="quote text: '\"hello\"'", item="value") from None
+        raise ConfigError(
+            f"the value is no JSON: {error}", fix="quote text: '\"hello\"'", item="value"
+        ) from None
 
     async def work(node: Any) -> dict[str, Any]:
         rows = {row["address"]: row for row in await _catalog(node)}

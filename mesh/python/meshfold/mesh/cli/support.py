@@ -25,7 +25,11 @@ def parse_duration(text: str, option: str) -> float:
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", text)
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not 0 < seconds <= DURATION_S_MAX:
-        raise ConfigError(f"{option} {text!r} is no duration", fix="write a number with ms, s, m, h or d, such as 15s", item=option)
+        raise ConfigError(
+            f"{option} {text!r} is no duration",
+            fix="write a number with ms, s, m, h or d, such as 15s",
+            item=option,
+        )
     return seconds
 
 

@@ -107,7 +107,9 @@ class Answers:
         route = self._session.graph.route(address.tag)
         if route is None:
             raise WiringError(
-                f"{self._session.name} knows no route {address.short}", fix="`meshfold route ls` lists them", item=address.short
+                f"{self._session.name} knows no route {address.short}",
+                fix="`meshfold route ls` lists them",
+                item=address.short,
             )
         return route
 
@@ -143,7 +145,9 @@ class Answers:
         if identity is None or not self._session.directory.alive(producer):
             return None
         try:
-            answer = await self._session.asker.ask(identity, "why", {"event": event, "depth": depth}, WHY_ASK_S)
+            answer = await self._session.asker.ask(
+                identity, "why", {"event": event, "depth": depth}, WHY_ASK_S
+            )
         except MeshfoldError:
             return None
         return answer if answer.get("known") else None
@@ -161,7 +165,9 @@ class Answers:
         try:
             action = Action[str(args.get("action", "META_READ"))]
         except KeyError:
-            raise WiringError(f"unknown action {args.get('action')!r}", fix=f"one of {', '.join(Action.__members__)}") from None
+            raise WiringError(
+                f"unknown action {args.get('action')!r}", fix=f"one of {', '.join(Action.__members__)}"
+            ) from None
         identity = self._session.directory.by_name(name)
         if identity is None:
             raise WiringError(f"no member named {name!r}", fix="`meshfold status` lists them", item=name)

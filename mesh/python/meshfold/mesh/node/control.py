@@ -48,7 +48,13 @@ class Control:
 
     @classmethod
     async def open(
-        cls, folder: Path, keys: NodeKeys, identity: Identity, book: GrantBook, directory: Directory, hlc: HybridClock
+        cls,
+        folder: Path,
+        keys: NodeKeys,
+        identity: Identity,
+        book: GrantBook,
+        directory: Directory,
+        hlc: HybridClock,
     ) -> Control:
         """Open the control log and the key tree in `folder`, making them on first use.
 
@@ -109,12 +115,13 @@ class Control:
                 action="",
                 route="",
             )
-        packet = self.tree.packet(
-            self._keys, self._identity, asker, valid, hlc=self._hlc.stamp()
-        )
+        packet = self.tree.packet(self._keys, self._identity, asker, valid, hlc=self._hlc.stamp())
         return {
             "packet": packet.hex(),
-            "policy": {"epoch": self.policy.epoch, "revoked": sorted(item.hex() for item in self.policy.revoked)},
+            "policy": {
+                "epoch": self.policy.epoch,
+                "revoked": sorted(item.hex() for item in self.policy.revoked),
+            },
         }
 
     async def _note(self, grant: Grant) -> None:
@@ -147,7 +154,10 @@ class Control:
                     "id": key.removeprefix("grant/"),
                     "subject": holder,
                     "capabilities": [
-                        {"actions": str(capability.actions).replace("Action.", ""), "pattern": capability.pattern}
+                        {
+                            "actions": str(capability.actions).replace("Action.", ""),
+                            "pattern": capability.pattern,
+                        }
                         for capability in grant.capabilities
                     ],
                     "not_before_ms": grant.not_before_ms,
@@ -178,7 +188,11 @@ class Control:
         item = str(args.get("id", ""))
         if await self.log.get(f"grant/{item}") is None:
             raise GrantDenied(
-                f"no grant {item[:16]} is known", fix="`meshfold grant ls` lists them", action="", route="", principal=""
+                f"no grant {item[:16]} is known",
+                fix="`meshfold grant ls` lists them",
+                action="",
+                route="",
+                principal="",
             )
         await self.log.put(f"revoked/{item}", b"")
         policy = Policy(epoch=self.policy.epoch + 1, revoked=self.policy.revoked | {bytes.fromhex(item)})

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from meshfold.core import escape_token
 from meshfold.core.errors import ConfigError
 from meshfold.core.registry import LAYERS, PLANES, Action
@@ -55,7 +54,9 @@ class Enrolment:
         )
 
 
-def found_mesh(folder: Path, cluster: bytes, now_ms: int, voter: str, nodes_dir: Path) -> tuple[Authority, Identity]:
+def found_mesh(
+    folder: Path, cluster: bytes, now_ms: int, voter: str, nodes_dir: Path
+) -> tuple[Authority, Identity]:
     """Make the authority of a new mesh in `folder` (0700) and the identity of its first voter.
 
     :raises ConfigError: if the folder cannot be written
@@ -83,7 +84,9 @@ def load_account_key(folder: Path, name: str = "account.key") -> bytes:
         raw = (folder / name).read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"cannot read {folder / name}: {error.strerror}", fix="run as the user that started the mesh", item=name
+            f"cannot read {folder / name}: {error.strerror}",
+            fix="run as the user that started the mesh",
+            item=name,
         ) from error
     if len(raw) != 32:
         raise ConfigError(f"{folder / name} is not a 32-byte key", item=name)

@@ -76,7 +76,11 @@ class Heartbeats:
         subject = self._subjects.node("h", self._identity.tag)
         body = encode(self._compose(self._counter, closing))
         frame = self._sealer.seal_members(
-            FrameKind.HEARTBEAT, body, hlc=self._hlc.stamp(), policy_epoch=self._policy_epoch(), subject=subject
+            FrameKind.HEARTBEAT,
+            body,
+            hlc=self._hlc.stamp(),
+            policy_epoch=self._policy_epoch(),
+            subject=subject,
         )
         raw = self._identity.raw
         await self._transport.publish(subject, struct.pack(">H", len(raw)) + raw + frame)

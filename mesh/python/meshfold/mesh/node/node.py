@@ -7,7 +7,7 @@ import os
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from meshfold.core import Graph, Route
 from meshfold.core.errors import ConfigError, MeshfoldError, WiringError
@@ -18,8 +18,8 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.node.answers import Answers
 from meshfold.mesh.node.enrol import OPERATOR, enrol
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
-from meshfold.mesh.reply import Reply
 from meshfold.mesh.node.session import Session
+from meshfold.mesh.reply import Reply
 
 __all__ = ("Node",)
 
@@ -137,7 +137,9 @@ class Node:
             what = "is not available yet" if contract in CONTRACTS else f"is none of {', '.join(CONTRACTS)}"
             raise WiringError(f"contract {contract!r} {what}", fix="use at_most_once", item=contract)
 
-    def query(self, command: str, *, node: str | None = None, timeout: float = 5.0, **args: Any) -> Reply[dict[str, Any]]:
+    def query(
+        self, command: str, *, node: str | None = None, timeout: float = 5.0, **args: Any
+    ) -> Reply[dict[str, Any]]:
         """Ask one node by name, or with None all that are alive.
 
         :param timeout: seconds for each node
@@ -179,7 +181,9 @@ class Node:
             "silent": everyone["silent"],
         }
 
-    async def _query(self, command: str, node: str | None, timeout: float, args: dict[str, Any]) -> dict[str, Any]:
+    async def _query(
+        self, command: str, node: str | None, timeout_s: float, args: dict[str, Any]
+    ) -> dict[str, Any]:
         session = self._running()
         if node == self._name:
             return await session.responder.answer_self(command, args)
@@ -189,8 +193,12 @@ class Node:
             if identity is None:
                 names = ", ".join(sorted({m.name for m in session.directory.members()})) or "nobody"
                 raise ConfigError(f"no node named {node!r} in this mesh", fix=f"here are: {names}", item=node)
-            return await session.asker.ask(identity, command, args, timeout)
-        tags = [tag for tag in session.directory.tags() if session.directory.alive(tag) and tag != session.identity.tag]
+            return await session.asker.ask(identity, command, args, timeout_s)
+        tags = [
+            tag
+            for tag in session.directory.tags()
+            if session.directory.alive(tag) and tag != session.identity.tag
+        ]
         answers: dict[str, Any] = {}
         silent: list[str] = []
 
@@ -198,7 +206,7 @@ class Node:
             identity = session.directory.lookup(tag)
             assert identity is not None
             try:
-                answers[identity.name] = await session.asker.ask(identity, command, args, timeout)
+                answers[identity.name] = await session.asker.ask(identity, command, args, timeout_s)
             except MeshfoldError as error:
                 silent.append(f"{identity.name}: {error}")
 
@@ -215,7 +223,11 @@ class Node:
 
     def _running(self) -> Session:
         if self._session is None:
-            raise WiringError(f"node {self._name} is not connected", fix="enter it: `with Node.open(...) as node:`", item="node")
+            raise WiringError(
+                f"node {self._name} is not connected",
+                fix="enter it: `with Node.open(...) as node:`",
+                item="node",
+            )
         return self._session
 
     def _reply(self, work: Any) -> Reply[Any]:
@@ -225,7 +237,7 @@ class Node:
         assert self._loop is not None
         return Reply(work, self._loop)
 
-    async def __aenter__(self) -> Node:
+    async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         session = Session(self._name, self._context, self._enrolment, self._graph)
         self._session, self._answers = session, Answers(session)
@@ -244,7 +256,7 @@ class Node:
         if session is not None:
             await session.close()
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> Self:
         loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=loop.run_forever, name=f"meshfold-{self._name}", daemon=True)
         self._thread.start()

@@ -40,7 +40,9 @@ def permissions(
     for capability in capabilities:
         for action, (sends, hears) in _TABLE.items():
             if capability.actions & action:
-                publish |= {subjects.pattern(frame_class, capability.pattern, own_site=True) for frame_class in sends}
+                publish |= {
+                    subjects.pattern(frame_class, capability.pattern, own_site=True) for frame_class in sends
+                }
                 subscribe |= {
                     subjects.pattern(frame_class, capability.pattern, own_site=False) for frame_class in hears
                 }
@@ -50,4 +52,6 @@ def permissions(
     else:
         # Without a grant a node may ask the voters, and nobody else.
         publish |= {subjects.node("q", Identity.parse(voter).tag) for voter in voters}
-    return Permissions(pub=tuple(sorted(publish)), sub=tuple(sorted(subscribe)), allow_responses=bool(capabilities))
+    return Permissions(
+        pub=tuple(sorted(publish)), sub=tuple(sorted(subscribe)), allow_responses=bool(capabilities)
+    )

@@ -83,7 +83,9 @@ class _Party:
 class Asker(_Party):
     """Asks other nodes."""
 
-    async def ask(self, recipient: Identity, command: str, args: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, recipient: Identity, command: str, args: dict[str, Any], timeout_s: float
+    ) -> dict[str, Any]:
         """Ask one node and return its document.
 
         :raises TransportTimeout: if it does not answer in time

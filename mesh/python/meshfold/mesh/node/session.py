@@ -27,7 +27,7 @@ from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import NatsTransport
-from meshfold.security import GrantBook, Grant, Identity, Keyring, Opener, Policy, Sealer
+from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, Policy, Sealer
 
 __all__ = ("Session",)
 
@@ -164,7 +164,9 @@ class Session:
             return
         self.policy_epoch = policy["epoch"]
         self.book.set_policy(
-            Policy(epoch=policy["epoch"], revoked=frozenset(bytes.fromhex(item) for item in policy["revoked"]))
+            Policy(
+                epoch=policy["epoch"], revoked=frozenset(bytes.fromhex(item) for item in policy["revoked"])
+            )
         )
 
     async def _revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +190,9 @@ class Session:
     async def on_policy(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `policy`: take a newer policy from a voter."""
         if all(voter.tag != asker.tag for voter in self.voters):
-            raise GrantDenied(f"{asker.name} is no voter", principal=asker.name, action="CONSENSUS_MEMBER", route="")
+            raise GrantDenied(
+                f"{asker.name} is no voter", principal=asker.name, action="CONSENSUS_MEMBER", route=""
+            )
         self._take_policy(args)
         return {"epoch": self.policy_epoch}
 
@@ -308,9 +312,9 @@ class Session:
         for tag in self.directory.tags():
             heartbeat = self.directory.last(tag)
             incarnation = self.directory.incarnation(tag)
-            if heartbeat is not None and incarnation is not None and not heartbeat.closing:
-                if not self.directory.alive(tag):
-                    self._ended(tag, incarnation, clean=False)
+            silent = heartbeat is not None and not heartbeat.closing and not self.directory.alive(tag)
+            if silent and incarnation is not None:
+                self._ended(tag, incarnation, clean=False)
 
     async def settle(self) -> None:
         """Wait two heartbeats, so that what peers sent last is counted."""

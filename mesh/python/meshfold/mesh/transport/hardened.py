@@ -33,7 +33,7 @@ class HardenedClient(Client):
             await super()._process_msg(sid, subject, reply, data, headers)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # whatever a peer's bytes cause stays with that message
+        except Exception as error:  # noqa: BLE001 - whatever a peer's bytes cause stays with that message
             self.counts["malformed"] += 1
             await self._error_cb(errors.Error(f"malformed message dropped: {type(error).__name__}"))
 
@@ -53,3 +53,11 @@ class HardenedClient(Client):
         self._pongs.append(future)
         await self._send_command(b"PING\r\n")
         await self._flush_pending()
+
+    async def ping(self, answered: asyncio.Future[bool]) -> None:
+        """Send a PING behind everything published; `answered` is set by its PONG."""
+        await self._send_ping(answered)
+
+    def server_version(self) -> str:
+        """Version text of the server, patch level included."""
+        return str(self._server_info.get("version", "0.0.0"))

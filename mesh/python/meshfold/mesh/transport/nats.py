@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from nats import errors
-
 from meshfold.core.errors import ConfigError, GrantDenied, TooLarge, TransportClosed, TransportTimeout
 from meshfold.core.ports import Message, MessageHandler, Subscribed, TransportEvent
 from meshfold.mesh.transport.hardened import HardenedClient
+from nats import errors
 
 __all__ = ("NatsTransport",)
 
@@ -73,7 +72,9 @@ class NatsTransport:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("nats", "tls") or not parts.hostname:
-            raise ConfigError(f"{parts.scheme}://{parts.hostname} is no NATS URL", fix="write nats://host:port", item="url")
+            raise ConfigError(
+                f"{parts.scheme}://{parts.hostname} is no NATS URL", fix="write nats://host:port", item="url"
+            )
         if parts.username or parts.password:
             raise ConfigError("credentials inside a URL are refused", fix="use --creds FILE", item="url")
         self._url = url
@@ -129,7 +130,7 @@ class NatsTransport:
                     closed_cb=self._on_closed,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT_S,
+                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds, fractions allowed
                     ping_interval=PING_S,
                     max_outstanding_pings=PINGS_OUT_MAX,
                     pending_size=PENDING_OUT_BYTES,
@@ -138,7 +139,7 @@ class NatsTransport:
                 ),
                 CONNECT_S,
             )
-        except (OSError, errors.Error, asyncio.TimeoutError) as error:
+        except (TimeoutError, OSError, errors.Error) as error:
             await self._client.close()
             raise TransportClosed(
                 f"cannot connect to {self._url}: {error or 'no answer'}",
@@ -146,11 +147,15 @@ class NatsTransport:
                 address=self._url,
                 because=str(error),
             ) from None
-        version = str(self._client._server_info.get("version", "0.0.0"))  # the public property hides the patch level
+        version = str(
+            self._client.server_version()
+        )
         numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split("-")[0].split(".")[:3])
         if numbers < SERVER_MIN:
             await self._client.close()
-            raise ConfigError(f"nats-server {version} is too old", fix="use 2.12.12, 2.14.3 or newer", item="server")
+            raise ConfigError(
+                f"nats-server {version} is too old", fix="use 2.12.12, 2.14.3 or newer", item="server"
+            )
         self._emit("connected", version)
 
     async def _on_error(self, error: Exception) -> None:
@@ -187,7 +192,9 @@ class NatsTransport:
         size = len(data)
         if headers:
             # F6: payload and headers together count; the server ends the connection otherwise.
-            size += HEADER_FIXED + sum(len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items())
+            size += HEADER_FIXED + sum(
+                len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items()
+            )
         if size > self.max_payload_bytes:
             raise TooLarge(
                 f"a message of {size} bytes on {subject}",
@@ -218,7 +225,7 @@ class NatsTransport:
             self._counts["bytes_received"] += len(message.data)
             try:
                 handler(Message(message.subject, message.data, message.reply, message.headers or {}))
-            except Exception as error:  # one message must not end the subscription
+            except Exception as error:  # noqa: BLE001 - one message must not end the subscription
                 _log.exception("handler of %s", subject)
                 self._emit("handler_error", f"{subject}: {type(error).__name__}: {error}")
 
@@ -256,7 +263,7 @@ class NatsTransport:
         """
         try:
             message = await self._client.request(subject, data, timeout=timeout_s)
-        except (errors.TimeoutError, errors.NoRespondersError, asyncio.TimeoutError):
+        except (TimeoutError, errors.TimeoutError, errors.NoRespondersError):
             raise TransportTimeout(
                 f"no answer on {subject} within {timeout_s:g} s", subject=subject, timeout_s=timeout_s
             ) from None
@@ -271,9 +278,9 @@ class NatsTransport:
         """
         answered = asyncio.get_running_loop().create_future()
         try:
-            await self._client._send_ping(answered)
+            await self._client.ping(answered)
             await asyncio.wait_for(answered, timeout_s)
-        except (asyncio.TimeoutError, errors.Error):
+        except (TimeoutError, errors.Error):
             raise TransportTimeout("the broker did not answer", subject="PING", timeout_s=timeout_s) from None
 
     def counters(self) -> Mapping[str, int]:

@@ -43,7 +43,7 @@ async def edge(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
         sampler.round()
         try:
             await asyncio.wait_for(stop.wait(), 1 / FAST_HZ)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             continue
 
 
@@ -82,7 +82,9 @@ async def outsider(node: Node, marks: dict[str, str], stop: asyncio.Event) -> No
         tell("refused", node=node.name, route=target.text, action="META_READ", error=str(error))
     session = node.session
     try:
-        await session.transport.subscribe(session.subjects.route_any_site("d", target.addr), lambda message: None)
+        await session.transport.subscribe(
+            session.subjects.route_any_site("d", target.addr), lambda message: None
+        )
     except GrantDenied as error:
         tell("refused", node=node.name, route=target.text, action="subscribe", error=str(error))
     try:

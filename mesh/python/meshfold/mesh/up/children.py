@@ -23,9 +23,18 @@ READY_S = 30.0
 class Child:
     """One node process. `on_message` gets every JSON line it prints."""
 
-    def __init__(self, name: str, context: Path, marks: Path, folder: Path, on_message: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        context: Path,
+        marks: Path,
+        folder: Path,
+        on_message: Callable[[dict[str, Any]], None],
+    ) -> None:
         self.name = name
-        self._command = guarded(sys.executable, "-m", "meshfold.mesh.up.child", name, str(context), str(marks))
+        self._command = guarded(
+            sys.executable, "-m", "meshfold.mesh.up.child", name, str(context), str(marks)
+        )
         self._log_path = folder / f"{name}.log"
         self._on_message = on_message
         self._process: asyncio.subprocess.Process | None = None
@@ -79,7 +88,9 @@ class Child:
 
     def last_words(self) -> str:
         """The last line of its log."""
-        lines = self._log_path.read_text(errors="replace").strip().splitlines() if self._log_path.exists() else []
+        lines = (
+            self._log_path.read_text(errors="replace").strip().splitlines() if self._log_path.exists() else []
+        )
         return lines[-1] if lines else "it said nothing"
 
     async def stop(self) -> None:
@@ -92,7 +103,7 @@ class Child:
                 process.send_signal(signal.SIGTERM)
             try:
                 await asyncio.wait_for(process.wait(), STOP_S)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()

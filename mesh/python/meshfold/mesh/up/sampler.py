@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-
 from meshfold.core import Graph, Route, Schema, route
 
 __all__ = ("FAST_HZ", "Sample", "Sampler", "routes_of")
@@ -49,6 +48,10 @@ def _network(key: str) -> Callable[[], dict[str, float]]:
     return lambda: {"value": float(getattr(psutil.net_io_counters(), key))}
 
 
+def _core(core: int) -> Callable[[], dict[str, float]]:
+    return lambda: {"percent": psutil.cpu_percent(percpu=True)[core]}
+
+
 def _sources() -> dict[str, Callable[[], dict[str, float]]]:
     """Stream name -> what measures it."""
     found: dict[str, Callable[[], dict[str, float]]] = {
@@ -66,7 +69,7 @@ def _sources() -> dict[str, Callable[[], dict[str, float]]]:
         "process-count": lambda: {"count": float(len(psutil.pids()))},
     }
     for core in range(psutil.cpu_count() or 1):
-        found[f"cpu-core-{core}"] = lambda core=core: {"percent": psutil.cpu_percent(percpu=True)[core]}
+        found[f"cpu-core-{core}"] = _core(core)
     return found
 
 

@@ -54,10 +54,14 @@ class Supervisor:
         self._say = say
         self._show = show
         self._temporary = tempfile.TemporaryDirectory(prefix="meshfold-") if folder is None else None
-        self._folder = folder if folder is not None else Path(self._temporary.name if self._temporary else ".")
+        self._folder = (
+            folder if folder is not None else Path(self._temporary.name if self._temporary else ".")
+        )
         self._names = ["hub", "edge", *(f"node-{n}" for n in range(3, nodes + 1)), "outsider"]
         self._marks = {name: secrets.token_hex(16) for name in (*routes_of(), "pressure")}
-        self._tap = WireTap((mark for name, mark in self._marks.items() if name != "heartbeat"), self._marks["heartbeat"])
+        self._tap = WireTap(
+            (mark for name, mark in self._marks.items() if name != "heartbeat"), self._marks["heartbeat"]
+        )
         self._mesh = LocalMesh(self._folder)
         self._children: dict[str, Child] = {}
         self._refused: list[dict[str, Any]] = []
@@ -227,5 +231,3 @@ class Supervisor:
         self._mesh.stop()
         if self._temporary is not None:
             self._temporary.cleanup()
-
-

@@ -47,10 +47,13 @@ def render(document: dict[str, Any]) -> Group:
             style="red" if broker["plaintext_found"] else "green",
         ),
         Text(
-            f"account  {document['unexplained']} unexplained", style="red" if document["unexplained"] else "green"
+            f"account  {document['unexplained']} unexplained",
+            style="red" if document["unexplained"] else "green",
         ),
     ]
-    lines += [Text(f"refused  {refusal['error'][:110]}", style="yellow") for refusal in document["refused"][:3]]
+    lines += [
+        Text(f"refused  {refusal['error'][:110]}", style="yellow") for refusal in document["refused"][:3]
+    ]
     return Group(table, *lines)
 
 
