@@ -147,9 +147,7 @@ class NatsTransport:
                 address=self._url,
                 because=str(error),
             ) from None
-        version = str(
-            self._client.server_version()
-        )
+        version = str(self._client.server_version())
         numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split("-")[0].split(".")[:3])
         if numbers < SERVER_MIN:
             await self._client.close()

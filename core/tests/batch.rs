@@ -1,0 +1,90 @@
+//! MB1 holds what it promises, on random and on hostile input.
+
+use std::sync::Arc;
+
+use meshfold_core::batch::{decode, encode};
+use meshfold_core::event::{Event, EventId, ParentRange};
+use meshfold_core::taint::{join, normalize};
+use proptest::prelude::*;
+
+const ROUTE: [u8; 8] = *b"route001";
+const PRODUCER: [u8; 8] = *b"producer";
+const LIFE: [u8; 8] = *b"life0001";
+
+fn text() -> impl Strategy<Value = Option<Box<str>>> {
+    prop::option::of("[a-z0-9é]{0,12}".prop_map(Into::into))
+}
+
+prop_compose! {
+    fn event()(
+        time in any::<i64>(), ingest in any::<i64>(), logical in any::<u64>(), epoch in any::<u64>(), qos in any::<u8>(),
+        trace in any::<[u8; 16]>(), cause in prop::option::of(1u64..), key in text(), correlation in text(),
+        operator in text(), labels in prop::collection::vec("[a-z]{0,5}".prop_map(Into::into), 0..4),
+        parents in prop::collection::vec((any::<[u8; 8]>(), 1u64..1000, 0u64..1000), 0..5), taints in any::<u64>(),
+        payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
+    ) -> Event {
+        Event {
+            route: ROUTE, producer: PRODUCER, incarnation: LIFE, time, ingest, logical, epoch, qos, trace,
+            causality: cause.map(|seq| EventId { producer: PRODUCER, incarnation: LIFE, route: ROUTE, seq }),
+            key, correlation, operator, labels, taints: normalize(taints),
+            parents: parents.into_iter().map(|(tag, first, more)| ParentRange {
+                producer: tag, incarnation: tag, route: tag, first, last: first + more,
+            }).collect(),
+            payload: payload.map(Arc::from),
+            ..Event::default()
+        }
+    }
+}
+
+fn batch() -> impl Strategy<Value = Vec<Arc<Event>>> {
+    (1u64..u64::MAX / 2, prop::collection::vec(event(), 1..6)).prop_map(|(first, events)| {
+        let number = |(place, event): (usize, Event)| {
+            Arc::new(Event {
+                seq: first + place as u64,
+                ..event
+            })
+        };
+        events.into_iter().enumerate().map(number).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_encoded_decodes_to_the_same(events in batch()) {
+        let (meta, payload) = encode(&events);
+        let back = decode(&meta, Some(&payload), ROUTE, PRODUCER, LIFE).expect("own encoding");
+        let plain: Vec<Event> = events.iter().map(|event| (**event).clone()).collect();
+        prop_assert_eq!(back, plain);
+    }
+
+    #[test]
+    fn a_truncated_batch_is_refused(events in batch(), cut in any::<prop::sample::Index>()) {
+        let (meta, payload) = encode(&events);
+        let short = cut.index(meta.len());
+        prop_assert!(decode(&meta[..short], Some(&payload), ROUTE, PRODUCER, LIFE).is_err());
+    }
+
+    #[test]
+    fn whatever_decodes_encodes_to_the_same_bytes(events in batch(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let (mut meta, payload) = encode(&events);
+        let place = at.index(meta.len());
+        meta[place] ^= 1 << bit;
+        if let Ok(decoded) = decode(&meta, Some(&payload), ROUTE, PRODUCER, LIFE) {
+            let again: Vec<_> = decoded.into_iter().map(Arc::new).collect();
+            prop_assert_eq!(encode(&again), (meta, payload));
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(meta in prop::collection::vec(any::<u8>(), 0..200), payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(&meta, Some(&payload), ROUTE, PRODUCER, LIFE);
+        let _ = decode(&meta, None, ROUTE, PRODUCER, LIFE);
+    }
+
+    #[test]
+    fn joining_taints_is_commutative_associative_and_idempotent(a in any::<u64>(), b in any::<u64>(), c in any::<u64>()) {
+        prop_assert_eq!(join(a, b), join(b, a));
+        prop_assert_eq!(join(join(a, b), c), join(a, join(b, c)));
+        prop_assert_eq!(join(a, a), normalize(a));
+    }
+}
