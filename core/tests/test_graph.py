@@ -177,7 +177,8 @@ def test_connect_is_transitive_and_refuses_cycles_and_other_schemas() -> None:
     with pytest.raises(WiringError, match="cycle"):
         graph.connect(third, TEMPERATURE)
     with pytest.raises(SchemaMismatch):
-        graph.connect(TEMPERATURE, route("a", "b", "c", schema=Schema.int()))
+        other: Any = route("a", "b", "c", schema=Schema.int())
+        graph.connect(TEMPERATURE, other)
 
 
 def test_one_address_with_two_schemas_is_refused() -> None:

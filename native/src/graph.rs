@@ -8,17 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use meshfold_core::counters::Counters;
 use meshfold_core::engine::{Engine, INPUT_EVENTS_MAX, Input, Kind, Refused, Step, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
-use meshfold_core::registry::{DROP_REASONS, TAINTS};
-use meshfold_core::ring::Overflow;
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 
-use crate::codec::{Codec, decode, encode};
+use crate::codec::{decode, encode};
+use crate::convert::{counters, cycle, ids, overflow, payloads, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
 use crate::queue::Queue;
@@ -310,51 +307,6 @@ fn source_route(graph: &GraphBase, py: Python<'_>, event: &Inner) -> PyResult<Py
         .map(|route| route.clone_ref(py));
     route.ok_or_else(|| PyValueError::new_err("event of an unknown route"))
 }
-
-/// Counters as (offered, delivered, dropped by reason, pending, replayed).
-pub(crate) fn counters<'py>(py: Python<'py>, c: &Counters) -> PyResult<Bound<'py, PyTuple>> {
-    let dropped = PyDict::new(py);
-    for (reason, count) in DROP_REASONS.iter().zip(c.dropped) {
-        if count > 0 {
-            dropped.set_item(reason, count)?;
-        }
-    }
-    (c.offered, c.delivered, dropped, c.pending, c.replayed).into_pyobject(py)
-}
-
-/// Taint names as bits; an unknown name is a `WiringError`.
-pub(crate) fn taint_bits(py: Python<'_>, taints: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let mut bits = 0;
-    for taint in taints.try_iter()? {
-        let taint = taint?;
-        let name = taint.str()?.to_string();
-        let bit = TAINTS.iter().position(|known| *known == name);
-        let unknown = || {
-            error(
-                py,
-                "WiringError",
-                &format!("unknown taint {name}"),
-                "use one of Taint",
-                ("item", &name),
-            )
-        };
-        bits |= 1 << bit.ok_or_else(unknown)?;
-    }
-    Ok(bits)
-}
-
-fn overflow(name: &str) -> PyResult<Overflow> {
-    match name {
-        "drop_oldest" => Ok(Overflow::DropOldest),
-        "drop_newest" => Ok(Overflow::DropNewest),
-        "coalesce_latest" => Ok(Overflow::CoalesceLatest),
-        _ => Err(PyValueError::new_err(format!(
-            "unknown overflow rule {name}"
-        ))),
-    }
-}
-
-type Ids = Vec<(Tag, Tag, Tag, u64)>;
 
 #[pymethods]
 impl GraphBase {
@@ -768,69 +720,4 @@ impl GraphBase {
             })
             .collect()
     }
-}
-
-fn cycle(py: Python<'_>, text: &str) -> PyErr {
-    let what = format!("an edge from {text} would close a cycle");
-    error(
-        py,
-        "WiringError",
-        &what,
-        "cut it with a mailbox or an epoch boundary",
-        ("item", text),
-    )
-}
-
-fn payloads(
-    py: Python<'_>,
-    route: &RouteBase,
-    values: &Bound<'_, PyAny>,
-) -> PyResult<Vec<Arc<[u8]>>> {
-    match route.codec {
-        Codec::Float => {
-            if let Ok(buffer) = PyBuffer::<f64>::get(values) {
-                let floats = buffer.to_vec(py)?;
-                return Ok(floats
-                    .into_iter()
-                    .map(|float| Arc::from(float.to_le_bytes()))
-                    .collect());
-            }
-        }
-        Codec::Int => {
-            if let Ok(buffer) = PyBuffer::<i64>::get(values) {
-                let ints = buffer.to_vec(py)?;
-                return Ok(ints
-                    .into_iter()
-                    .map(|int| Arc::from(int.to_le_bytes()))
-                    .collect());
-            }
-        }
-        _ => {}
-    }
-    values
-        .try_iter()?
-        .map(|value| encode(route, &value?))
-        .collect()
-}
-
-/// Parents as given: events, or tuples (producer, incarnation, route tag, number).
-fn ids(py: Python<'_>, parents: &Bound<'_, PyAny>) -> PyResult<Vec<EventId>> {
-    let mut out = Vec::new();
-    for parent in parents.try_iter()? {
-        let parent = parent?;
-        if let Ok(event) = parent.cast::<Event>() {
-            out.push(event.get().inner.id());
-            continue;
-        }
-        let parse = py.import("meshfold.core.ids")?.getattr("parse_event_id")?;
-        let parts: Ids = vec![parse.call1((parent,))?.extract()?];
-        let (producer, incarnation, route, seq) = parts[0];
-        out.push(EventId {
-            producer,
-            incarnation,
-            route,
-            seq,
-        });
-    }
-    Ok(out)
 }

@@ -1,6 +1,7 @@
 //! The only crate that knows Python; one thin file per concept, plain data across the boundary.
 
 mod codec;
+mod convert;
 mod errors;
 mod event;
 mod graph;

@@ -7,8 +7,9 @@ use meshfold_core::registry::TRUST_MIXED_SOURCES;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::convert::counters;
 use crate::event::Event;
-use crate::graph::{GraphBase, counters};
+use crate::graph::GraphBase;
 
 /// The reading end of an edge's queue.
 #[pyclass(frozen, module = "meshfold._native")]
