@@ -65,6 +65,7 @@ async def test_a_client_with_wide_permissions_reads_only_ciphertext_and_its_fram
             await hostile.subscribe("mf.>", seen.append)
             edge.graph.publish(SECRET, CANARY, correlation=CANARY)
             await until(lambda: hub.graph.latest(SECRET) is not None)
+            await until(lambda: any(message.subject.endswith(SECRET.address) for message in seen))
             frames = [message for message in seen if message.subject.endswith(SECRET.address)]
             assert frames, "the tap saw no frame, so it proves nothing"
             assert all(CANARY.encode() not in message.data for message in seen)

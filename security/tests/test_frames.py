@@ -101,7 +101,7 @@ def mesh() -> Mesh:
 
 def sealed(mesh: Mesh, address: Address = SECRET, **changes: Any) -> Any:
     """A frame of the edge."""
-    fields = {
+    fields: dict[str, Any] = {
         "schema_id": b"s" * 8,
         "first_seq": 1,
         "count": 1,

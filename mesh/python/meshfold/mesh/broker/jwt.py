@@ -97,8 +97,10 @@ def mint_user(
         "pub": {"allow": list(permissions.pub)},
         "sub": {"allow": list(permissions.sub)},
     }
-    if not permissions.pub:
-        rights["pub"] = {"deny": [">"]}
+    # The server reads an empty allow list as no restriction at all.
+    for side, allowed in (("pub", permissions.pub), ("sub", permissions.sub)):
+        if not allowed:
+            rights[side] = {"deny": [">"]}
     if permissions.allow_responses:
         rights["resp"] = {"max": 1, "ttl": 10_000_000_000}
     claims = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Any
 
 from nats import errors
@@ -16,10 +15,6 @@ HEADER_BYTES_MIN = len(b"NATS/1.0\r\n\r\n")
 
 class HardenedClient(Client):
     """A client whose read loop no message can end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
 
     async def _process_headers(self, headers: Any) -> Any:
         # F1: a header block shorter than the version line, or not UTF-8, ended the reader.
@@ -34,7 +29,6 @@ class HardenedClient(Client):
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a peer's bytes cause stays with that message
-            self.counts["malformed"] += 1
             await self._error_cb(errors.Error(f"malformed message dropped: {type(error).__name__}"))
 
     async def _process_pong(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,11 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 PENDING_OUT_BYTES = 8 * 1024 * 1024
 #: Older servers have known holes (TRANSPORT 2.4).
 SERVER_MIN = (2, 12, 12)
+SERVER_BAD = ((2, 13, 0), (2, 14, 3))
+
+#: Refused subscriptions remembered, newest last.
+DENIALS_MAX = 256
+_SUBSCRIPTION = re.compile(r'subscription to "([^"]+)"')
 
 _log = logging.getLogger("meshfold.mesh.transport")
 
@@ -85,7 +91,8 @@ class NatsTransport:
         self._client = HardenedClient()
         self._counts: Counter[str] = Counter()
         self._listeners: list[Callable[[TransportEvent], None]] = []
-        self._denied: list[str] = []
+        self._denied: dict[str, int] = {}
+        self._denials = 0
         self._closed = False
 
     @property
@@ -149,7 +156,7 @@ class NatsTransport:
             ) from None
         version = str(self._client.server_version())
         numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split("-")[0].split(".")[:3])
-        if numbers < SERVER_MIN:
+        if numbers < SERVER_MIN or SERVER_BAD[0] <= numbers < SERVER_BAD[1]:
             await self._client.close()
             raise ConfigError(
                 f"nats-server {version} is too old", fix="use 2.12.12, 2.14.3 or newer", item="server"
@@ -159,8 +166,7 @@ class NatsTransport:
     async def _on_error(self, error: Exception) -> None:
         text = str(error)
         if "permissions violation" in text.lower():
-            self._denied.append(text)
-            del self._denied[:-64]
+            self._note_denial(text)
             self._emit("permission", text)
         elif isinstance(error, errors.SlowConsumerError):
             self._emit("slow_consumer", text)
@@ -227,7 +233,7 @@ class NatsTransport:
                 _log.exception("handler of %s", subject)
                 self._emit("handler_error", f"{subject}: {type(error).__name__}: {error}")
 
-        before = len(self._denied)
+        before = self._denials
         try:
             inner = await self._client.subscribe(
                 subject,
@@ -239,7 +245,7 @@ class NatsTransport:
             raise TransportClosed(f"subscribe to {subject}: {error}", because=str(error)) from None
         await self.barrier()
         # The server answers a refused SUB before the PONG of the barrier.
-        if any(f'"{subject}"' in text for text in self._denied[before:]) or self._refused(subject, before):
+        if self._denied.get(subject.lower(), 0) > before:
             with contextlib.suppress(errors.Error):
                 await inner.unsubscribe()
             raise GrantDenied(
@@ -251,8 +257,15 @@ class NatsTransport:
             )
         return _Subscription(inner, subject)
 
-    def _refused(self, subject: str, before: int) -> bool:
-        return any(subject.lower() in text.lower() for text in self._denied[before:])
+    def _note_denial(self, text: str) -> None:
+        """Remember which subscription was refused, as the number of the refusal."""
+        match = _SUBSCRIPTION.search(text.lower())
+        if match is not None:
+            self._denials += 1
+            self._denied.pop(match[1], None)
+            self._denied[match[1]] = self._denials
+            if len(self._denied) > DENIALS_MAX:
+                del self._denied[next(iter(self._denied))]
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> Message:
         """Publish with an inbox of our own and return the first answer.
@@ -283,7 +296,7 @@ class NatsTransport:
 
     def counters(self) -> Mapping[str, int]:
         """Counts since start."""
-        return dict(self._counts + self._client.counts)
+        return dict(self._counts)
 
     async def close(self, *, drain: bool = True) -> None:
         """Stop. Idempotent."""
