@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from meshfold.core import Event, Schema, route
+from meshfold.core import Action, Event, Schema, route
 from meshfold.core.errors import ConfigError, GrantDenied, SchemaMismatch, WiringError
 from meshfold.mesh import Node
 from meshfold.mesh.local import LocalMesh
+from meshfold.mesh.node.enrol import identity_of, keep_grant
+from meshfold.security import Authority, Capability
 
 WAIT_S = 20.0
 TEMPERATURE = route("edge", "thermal", "temperature", schema=Schema.float("Celsius"))
@@ -155,3 +157,37 @@ def test_a_node_that_is_not_entered_says_so(mesh: LocalMesh) -> None:
 def test_a_state_directory_in_use_is_refused_in_one_line(mesh: LocalMesh) -> None:
     with pytest.raises(ConfigError, match="in use"):
         LocalMesh(mesh.state_dir).start()
+
+
+async def test_a_granted_outsider_reads_after_its_next_start_and_a_revoked_one_does_not(
+    mesh: LocalMesh,
+) -> None:
+    assert mesh.context is not None
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge:
+        await edge.share(TEMPERATURE).ready(WAIT_S)
+        async with mesh.node("outsider") as outsider:
+            with pytest.raises(GrantDenied):
+                outsider.read(TEMPERATURE)
+            now_ms = outsider.session.hlc.now_ms()
+        grant = Authority.load(mesh.context.authority_dir).issue_grant(
+            identity_of(mesh.context, "outsider").node_pub,
+            (Capability(Action.META_READ | Action.PAYLOAD_OPEN, TEMPERATURE.address),),
+            not_before_ms=now_ms,
+            not_after_ms=now_ms + 60_000,
+            policy_epoch=0,
+        )
+        keep_grant(mesh.context, "outsider", grant)
+        async with mesh.node("outsider") as outsider:
+            await outsider.read(TEMPERATURE).ready(WAIT_S)
+            reading = asyncio.ensure_future(take(outsider, TEMPERATURE, 1))
+            await asyncio.sleep(0)
+            edge.graph.publish(TEMPERATURE, 20.5)
+            assert (await reading)[0].value == 20.5
+            with pytest.raises(GrantDenied):
+                outsider.read(SAMPLES)
+        async with mesh.node("operator") as operator:
+            await operator.query("grant_revoke", node="hub", id=grant.hash.hex())
+        assert not hub.session.book.decide(grant.tag, Action.META_READ, TEMPERATURE.addr).allowed
+        with pytest.raises(GrantDenied, match="no valid grant"):
+            async with mesh.node("outsider"):
+                pass

@@ -17,7 +17,7 @@ from meshfold.security.grant_book import GrantBook, Policy
 from meshfold.security.identity import Identity
 from meshfold.security.key_tree import KeyTree
 from meshfold.security.keyring import Keyring
-from meshfold.security.keys import NodeKeys, check_ed25519_public, check_x25519_public, verify
+from meshfold.security.keys import NodeKeys, check_ed25519_public, check_x25519_public, tag_of, verify
 from meshfold.security.open import Opened, OpenedControl, Opener
 from meshfold.security.seal import EventFrame, Sealer
 
@@ -49,5 +49,6 @@ __all__ = (
     "check_x25519_public",
     "covers",
     "matches",
+    "tag_of",
     "verify",
 )

@@ -74,6 +74,7 @@ def issue(
     Example: meshfold grant issue outsider edge/host/cpu --action META_READ --action PAYLOAD_OPEN
     """
     from meshfold.mesh.context import Context
+    from meshfold.mesh.node.enrol import identity_of, keep_grant
     from meshfold.security import Authority, Capability
 
     actions = _action(action)
@@ -82,25 +83,16 @@ def issue(
     chosen = Context.load(context)
 
     async def work(node: Any) -> dict[str, Any]:
-        from meshfold.security import Identity
-
-        record = chosen.state_dir / "nodes" / node_name / "identity"
-        if not record.exists():
-            raise ConfigError(
-                f"no node named {node_name!r} was ever here",
-                fix="`meshfold status` lists them",
-                item=node_name,
-            )
         now_ms = node.session.hlc.now_ms()
         grant = Authority.load(chosen.authority_dir).issue_grant(
-            Identity.parse(record.read_bytes()).node_pub,
+            identity_of(chosen, node_name).node_pub,
             (Capability(actions, text),),
             not_before_ms=now_ms,
             not_after_ms=now_ms + int(seconds * 1000),
             policy_epoch=node.session.policy_epoch,
         )
         answer = dict(await node.query("grant_issue", node=await _voter(node), grant=grant.raw.hex()))
-        (record.parent / f"{grant.hash.hex()}.grant").write_bytes(grant.raw)
+        keep_grant(chosen, node_name, grant)
         return answer
 
     emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: [f"grant {found['id']}"])

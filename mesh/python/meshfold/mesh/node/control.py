@@ -15,7 +15,7 @@ from meshfold.core.errors import FrameRejected, GrantDenied
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.node.members import Directory
-from meshfold.security import Grant, GrantBook, Identity, KeyTree, NodeKeys, Policy
+from meshfold.security import Grant, GrantBook, Identity, KeyTree, NodeKeys, Policy, tag_of
 
 __all__ = ("Control",)
 
@@ -168,11 +168,8 @@ class Control:
         return {"grants": found}
 
     def _name_of(self, node_pub: bytes) -> str:
-        for tag in self._directory.tags():
-            identity = self._directory.lookup(tag)
-            if identity is not None and identity.node_pub == node_pub:
-                return identity.name
-        return node_pub.hex()[:16]
+        identity = self._directory.lookup(tag_of(node_pub))
+        return identity.name if identity is not None else node_pub.hex()[:16]
 
     async def issue(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `grant_issue`: note a grant that the authority signed; its holder gets keys when it next asks."""

@@ -19,7 +19,7 @@ from meshfold.mesh.node.permissions import permissions
 from meshfold.mesh.subjects import Subjects
 from meshfold.security import Authority, Capability, Grant, Identity, NodeKeys
 
-__all__ = ("Enrolment", "enrol", "found_mesh", "load_account_key")
+__all__ = ("Enrolment", "enrol", "found_mesh", "identity_of", "keep_grant", "load_account_key")
 
 OPERATOR = "operator"
 OUTSIDER = "outsider"
@@ -142,23 +142,55 @@ def enrol(context: Context, name: str, now_ms: int) -> Enrolment:
     authority = Authority.load(context.authority_dir)
     keys, identity = _identity(authority, context.state_dir / "nodes", name, now_ms, ("node",))
     capabilities = capabilities_for(name)
-    grants: tuple[Grant, ...] = ()
-    if capabilities:
-        grants = (
-            authority.issue_grant(
-                identity.node_pub,
-                capabilities,
-                not_before_ms=now_ms - BACKDATE_MS,
-                not_after_ms=now_ms + GRANT_MS,
-                policy_epoch=0,
-            ),
+    # Kept like any other grant: the same one at each start, so that revoking it means something.
+    own = context.state_dir / "nodes" / escape_token(name) / "local.grant"
+    if capabilities and not (own.exists() and Grant.parse(own.read_bytes()).not_after_ms > now_ms):
+        grant = authority.issue_grant(
+            identity.node_pub,
+            capabilities,
+            not_before_ms=now_ms - BACKDATE_MS,
+            not_after_ms=now_ms + GRANT_MS,
+            policy_epoch=0,
         )
+        own.write_bytes(grant.raw)
     return Enrolment(
         keys,
         identity,
-        grants,
+        _kept(context, name),
         frozenset({authority.identity_pub}),
         frozenset({authority.grant_pub}),
         context.voters,
         load_account_key(context.authority_dir),
     )
+
+
+def keep_grant(context: Context, name: str, grant: Grant) -> None:
+    """Keep a further grant beside the identity of `name`; the node has it from its next start.
+
+    :raises ConfigError: if no node of that name was ever enrolled here
+    """
+    folder = context.state_dir / "nodes" / escape_token(name)
+    if not (folder / "identity").exists():
+        raise ConfigError(
+            f"no node named {name!r} was ever here", fix="`meshfold status` lists them", item=name
+        )
+    (folder / f"{grant.hash.hex()}.grant").write_bytes(grant.raw)
+
+
+def identity_of(context: Context, name: str) -> Identity:
+    """The identity that was enrolled here as `name`.
+
+    :raises ConfigError: if there is none
+    """
+    path = context.state_dir / "nodes" / escape_token(name) / "identity"
+    try:
+        return Identity.parse(path.read_bytes())
+    except OSError:
+        raise ConfigError(
+            f"no node named {name!r} was ever here", fix="`meshfold status` lists them", item=name
+        ) from None
+
+
+def _kept(context: Context, name: str) -> tuple[Grant, ...]:
+    folder = context.state_dir / "nodes" / escape_token(name)
+    return tuple(Grant.parse(path.read_bytes()) for path in sorted(folder.glob("*.grant")))

@@ -78,10 +78,12 @@ class Directory:
         return self._identities.get(tag)
 
     def by_name(self, name: str) -> Identity | None:
-        """Return the newest member of that name."""
+        """Return the member of that name: the one heard last, else one that was only admitted."""
         tags = [tag for tag, seen in self._seen.items() if seen.heartbeat.name == name]
         tags.sort(key=lambda tag: self._seen[tag].at_mono_ns)
-        return self._identities.get(tags[-1]) if tags else None
+        if tags:
+            return self._identities.get(tags[-1])
+        return next((identity for identity in self._identities.values() if identity.name == name), None)
 
     def heard(self, tag: bytes, incarnation: bytes, heartbeat: Heartbeat) -> bool:
         """Note a heartbeat; True if this incarnation is new to us. Older ones of the same incarnation are ignored."""
