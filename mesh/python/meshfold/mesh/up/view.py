@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = ("render", "render_svg")
+
+_FONT_FACE = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 
 def render(document: dict[str, Any]) -> Group:
@@ -61,4 +64,5 @@ def render_svg(document: dict[str, Any]) -> str:
     """The same screen as SVG text."""
     console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
     console.print(render(document))
-    return console.export_svg(title="meshfold up")
+    # Without the fonts that the template would load from elsewhere: a picture needs no network.
+    return _FONT_FACE.sub("", console.export_svg(title="meshfold up"))
