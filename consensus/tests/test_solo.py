@@ -142,3 +142,36 @@ def test_scanning_random_prefixes_never_invents_entries() -> None:
         found = scan(whole[:cut])
         assert [entry.index for entry in found.entries] == list(range(1, len(found.entries) + 1))
         assert found.end <= cut
+
+
+@pytest.mark.parametrize("wreck", ["deleted", "zeroed"])
+async def test_a_lost_state_file_is_damage_not_an_empty_log(tmp_path: Path, wreck: str) -> None:
+    log = opened(tmp_path)
+    await log.put("kept", b"1")
+    log.close()
+    state = tmp_path / "state"
+    if wreck == "deleted":
+        state.unlink()
+    else:
+        state.write_bytes(bytes(state.stat().st_size))
+    length = (tmp_path / "log").stat().st_size
+    with pytest.raises(StoreDamaged):
+        opened(tmp_path)
+    assert (tmp_path / "log").stat().st_size == length
+    log = opened(tmp_path, recover_to=length)
+    assert "kept" in await log.snapshot()
+    log.close()
+
+
+def test_a_term_is_never_handed_out_twice_when_its_slot_is_lost(tmp_path: Path) -> None:
+    used: set[int] = set()
+    for _ in range(4):
+        log = opened(tmp_path)
+        assert log.status().term not in used
+        used.add(log.status().term)
+        newest = (log.status().term % 2) * 512
+        log.close()
+        raw = bytearray((tmp_path / "state").read_bytes())
+        if len(used) > 1 and len(raw) > newest:
+            raw[newest + 9] ^= 1
+            (tmp_path / "state").write_bytes(bytes(raw))

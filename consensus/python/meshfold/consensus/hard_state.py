@@ -33,11 +33,15 @@ class HardStateFile:
 
     def _read(self) -> HardState:
         best = HardState()
+        #: A slot that was written and does not read back: the term in it may have been used.
+        self.slot_lost = False
         for slot in (0, 1):
             raw = os.pread(self._descriptor, _SLOT.size, slot * SLOT_BYTES)
             if len(raw) == _SLOT.size:
                 version, term, acked, crc = _SLOT.unpack(raw)
-                if zlib.crc32(raw[:-4]) == crc and version > best.version:
+                valid = zlib.crc32(raw[:-4]) == crc and version > 0
+                self.slot_lost = self.slot_lost or not (valid or raw == bytes(_SLOT.size))
+                if valid and version > best.version:
                     best = HardState(version, term, acked)
         return best
 

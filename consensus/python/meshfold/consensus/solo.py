@@ -99,13 +99,22 @@ class SoloLog:
                 path=str(self._folder / "log"),
                 offset=found.end,
             )
+        if data and self._hard.state.version == 0 and recover_to is None:
+            raise StoreDamaged(
+                f"{self._folder / 'state'} is lost or damaged, so nobody knows what the control log acknowledged",
+                fix=f"restore the file, or accept what the log holds with --recover-to {found.end}",
+                path=str(self._folder / "state"),
+                offset=0,
+            )
         os.ftruncate(self._log, found.end)
         os.fsync(self._log)
         self._length = found.end
         for entry in found.entries:
             self._apply(entry)
         last = self._entries[-1].term if self._entries else 0
-        self._hard.write(term=max(self._hard.state.term, last) + 1, acked=self._length)
+        # A lost slot may have held the newest term, which must not be used twice.
+        step = 2 if self._hard.slot_lost else 1
+        self._hard.write(term=max(self._hard.state.term, last) + step, acked=self._length)
         folder = os.open(self._folder, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
