@@ -40,7 +40,7 @@ check: bootstrap
 
 types: bootstrap
 	$(BIN)/python -m mypy
-	MYPYPATH=tools $(BIN)/python -m mypy $(sort tools $(filter-out tools/%,$(wildcard */tests)))
+	MYPYPATH=tools:mesh/tests $(BIN)/python -m mypy $(sort tools $(filter-out tools/%,$(wildcard */tests)))
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 fix: bootstrap

@@ -13,7 +13,7 @@ from meshfold.mesh.broker import Permissions, mint_user
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
 from meshfold.mesh.node.enrol import load_account_key
-from meshfold.mesh.transport import NatsTransport
+from meshfold.mesh.transport import Login, NatsTransport
 
 WAIT_S = 20.0
 CANARY = "canary-5f1c9e77d2"
@@ -33,7 +33,10 @@ def wide_open(mesh: LocalMesh) -> NatsTransport:
         expires_s=2**33,
     )
     return NatsTransport(
-        mesh.context.url, name="hostile", jwt=lambda: token, sign=key.sign, inbox_prefix="_HOSTILE"
+        mesh.context.url,
+        name="hostile",
+        login=Login(jwt=lambda: token, sign=key.sign),
+        inbox_prefix="_HOSTILE",
     )
 
 

@@ -85,6 +85,7 @@ class Transport(Protocol):
         """Hand one message over. Returning says nothing about arrival (F4).
 
         :raises TooLarge: if data and headers together exceed `max_payload_bytes`; nothing was sent
+        :raises WiringError: if the subject or a header cannot be one; nothing was sent
         :raises TransportClosed: if the transport was closed
         """
         ...
@@ -93,6 +94,7 @@ class Transport(Protocol):
         """Deliver what arrives on `subject` (wildcards allowed). On return the broker has taken the subscription.
 
         :raises GrantDenied: if the broker's permissions do not allow it
+        :raises WiringError: if the subject cannot be one
         :raises TransportClosed: if the transport was closed
         """
         ...
@@ -108,6 +110,7 @@ class Transport(Protocol):
         """Return when the broker has processed everything published before.
 
         :raises TransportTimeout: if it did not answer
+        :raises TransportClosed: if the transport was closed
         """
         ...
 

@@ -59,14 +59,28 @@ def guarded(*command: str) -> list[str]:
     return [sys.executable, "-IS", str(Path(guard.__file__)), str(os.getpid()), *command]
 
 
+def _quoted(path: Path) -> str:
+    """A path as a string of the server's configuration; JSON's escapes are the ones it knows.
+
+    :raises ConfigError: for control characters, which have no form there
+    """
+    if any(ord(character) < 32 for character in str(path)):
+        raise ConfigError(
+            f"{str(path)!r} cannot be a server's folder",
+            fix="use a name without control characters",
+            item="--dir",
+        )
+    return json.dumps(str(path), ensure_ascii=False)
+
+
 def _config(folder: Path, operator: bytes, account: bytes, port: int) -> str:
     account_pub = Ed25519PrivateKey.from_private_bytes(account).public_key().public_bytes_raw()
     return (
         f"listen: 127.0.0.1:{port}\n"
-        f'ports_file_dir: "{folder}"\n'
+        f"ports_file_dir: {_quoted(folder)}\n"
         f"max_control_line: {CONTROL_LINE_BYTES}\n"
         f"max_payload: {PAYLOAD_BYTES}\n"
-        f'log_file: "{folder}/log"\n'
+        f"log_file: {_quoted(folder / 'log')}\n"
         f"operator: {mint_operator(operator)}\n"
         "resolver: MEMORY\n"
         f"resolver_preload: {{ {key_text('account', account_pub)}: {mint_account(operator, account)} }}\n"
@@ -92,10 +106,12 @@ class EmbeddedServer:
         :raises ConfigError: if there is no server, the port is in use, or it does not start, with its last words
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
         for stale in (*folder.glob("nats-server_*.ports"), folder / "log"):
             stale.unlink(missing_ok=True)
         config = folder / "server.conf"
         config.touch(mode=0o600)
+        config.chmod(0o600)
         config.write_text(_config(folder, operator, account, -1 if port is None else port))
         process = subprocess.Popen(
             guarded(find_server(), "-c", str(config)),

@@ -26,7 +26,7 @@ from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
-from meshfold.mesh.transport import NatsTransport
+from meshfold.mesh.transport import Login, NatsTransport
 from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, Policy, Sealer
 
 __all__ = ("Session",)
@@ -75,8 +75,9 @@ class Session:
         self.transport = NatsTransport(
             self.context.url,
             name=self.name,
-            jwt=lambda: enrolment.login(self.subjects, self.hlc.now_ms()),
-            sign=enrolment.keys.login_sign,
+            login=Login(
+                jwt=lambda: enrolment.login(self.subjects, self.hlc.now_ms()), sign=enrolment.keys.login_sign
+            ),
             inbox_prefix=self.subjects.inbox(self.identity.tag),
         )
         self.transport.on_event(self._on_event)

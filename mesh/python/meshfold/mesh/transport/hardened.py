@@ -14,7 +14,9 @@ HEADER_BYTES_MIN = len(b"NATS/1.0\r\n\r\n")
 
 
 class HardenedClient(Client):
-    """A client whose read loop no message can end."""
+    """A client whose read loop no message can end, and that never falls back to plaintext."""
+
+    tls_wanted = False
 
     async def _process_headers(self, headers: Any) -> Any:
         # F1: a header block shorter than the version line, or not UTF-8, ended the reader.
@@ -48,9 +50,30 @@ class HardenedClient(Client):
         await self._send_command(b"PING\r\n")
         await self._flush_pending()
 
+    def _connect_command(self) -> bytes:
+        # nats-py falls back to plaintext, credentials included, where the server offers no TLS.
+        if self.tls_wanted and not self._server_info.get("tls_required"):
+            raise errors.Error("the server offers no TLS")
+        return super()._connect_command()
+
     async def ping(self, answered: asyncio.Future[bool]) -> None:
         """Send a PING behind everything published; `answered` is set by its PONG."""
         await self._send_ping(answered)
+
+    def use_nkey(self, public: str) -> None:
+        """Log in by this public key; the signature callback proves it. nats-py itself would need another library."""
+        self._public_nkey = public
+
+    async def hang_up(self) -> None:
+        """Close, the socket of a failed first connect included, which `close` leaves open."""
+        await self.close()
+        transport: Any = self._transport
+        if transport is not None:
+            transport.close()
+
+    def server_info(self) -> dict[str, Any]:
+        """What the server said of itself."""
+        return dict(self._server_info)
 
     def server_version(self) -> str:
         """Version text of the server, patch level included."""

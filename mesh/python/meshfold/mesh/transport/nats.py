@@ -1,219 +1,288 @@
-"""`Transport` over NATS."""
+"""`Transport` over NATS: a link, and a supervisor that opens the next one before the login ends (F5)."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
-import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from meshfold.core.errors import ConfigError, GrantDenied, TooLarge, TransportClosed, TransportTimeout
+from meshfold.core.errors import (
+    ConfigError,
+    GrantDenied,
+    MeshfoldError,
+    TooLarge,
+    TransportClosed,
+    TransportTimeout,
+)
 from meshfold.core.ports import Message, MessageHandler, Subscribed, TransportEvent
-from meshfold.mesh.transport.hardened import HardenedClient
+from meshfold.mesh.transport.link import DRAIN_S, Link, foreign
+from meshfold.mesh.transport.login import Login
+from meshfold.mesh.transport.matching import check_headers, check_subject
+from meshfold.mesh.transport.subscription import (
+    PENDING_BYTES_MAX,
+    PENDING_MESSAGES_MAX,
+    NatsSubscription,
+    handed_over,
+)
 from nats import errors
 
-__all__ = ("NatsTransport",)
+__all__ = ("NatsTransport", "check_url")
 
-CONNECT_S = 5.0
-RECONNECT_WAIT_S = 0.1
-PING_S = 5
-PINGS_OUT_MAX = 2
-DRAIN_S = 5
-PENDING_MESSAGES_MAX = 65_536
-PENDING_BYTES_MAX = 64 * 1024 * 1024
-PENDING_OUT_BYTES = 8 * 1024 * 1024
-#: Older servers have known holes (TRANSPORT 2.4).
-SERVER_MIN = (2, 12, 12)
-SERVER_BAD = ((2, 13, 0), (2, 14, 3))
-
-#: Refused subscriptions remembered, newest last.
-DENIALS_MAX = 256
-_SUBSCRIPTION = re.compile(r'subscription to "([^"]+)"')
+#: A login is renewed at this part of what is left of its life.
+RENEW_AT = 2 / 3
+RENEW_S_MIN = 0.2
+RETRY_S_MIN = 0.1
+RETRY_S_MAX = 5.0
+#: How long a link that was replaced waits for answers under way.
+RETIRE_S = 10.0
+SCHEMES = ("nats", "tls")
 
 _log = logging.getLogger("meshfold.mesh.transport")
 
 
-class _Subscription:
-    """A live subscription."""
+def check_url(url: str) -> str:
+    """Return the URL.
 
-    def __init__(self, inner: Any, subject: str) -> None:
-        self._inner = inner
-        self._subject = subject
-        self._open = True
-
-    @property
-    def subject(self) -> str:
-        """The subject or wildcard."""
-        return self._subject
-
-    async def close(self) -> None:
-        """Stop delivery. Idempotent."""
-        if self._open:
-            self._open = False
-            with contextlib.suppress(errors.Error):
-                await self._inner.unsubscribe()
+    :raises ConfigError: if it is no NATS URL, or carries credentials
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"{url!r} is no NATS URL", fix="write nats://host:port", item="url") from None
+    if parts.username or parts.password:
+        raise ConfigError("credentials inside a URL are refused", fix="use --creds FILE", item="url")
+    if parts.scheme not in SCHEMES or not parts.hostname or (port is not None and port == 0):
+        raise ConfigError(f"{url!r} is no NATS URL", fix="write nats://host:port", item="url")
+    return url
 
 
 class NatsTransport:
     """A connection to a NATS server or cluster. See `meshfold.core.ports.Transport` for what its calls promise.
 
-    :param url: `nats://host:port`; credentials do not belong into it
-    :param jwt: gives the login, anew at each connect; `sign` answers the server's nonce
+    :param url: `nats://host:port` or `tls://host:port`, or several joined by commas
+    :param login: what the server is shown; a JWT is asked for anew at each connect and renewed at 2/3 of its life
     :param inbox_prefix: where answers come to; nobody else may subscribe to it
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        jwt: Callable[[], str] | None = None,
-        sign: Callable[[bytes], bytes] | None = None,
-        inbox_prefix: str,
-    ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("nats", "tls") or not parts.hostname:
-            raise ConfigError(
-                f"{parts.scheme}://{parts.hostname} is no NATS URL", fix="write nats://host:port", item="url"
-            )
-        if parts.username or parts.password:
-            raise ConfigError("credentials inside a URL are refused", fix="use --creds FILE", item="url")
-        self._url = url
+    def __init__(self, url: str, *, name: str, login: Login | None = None, inbox_prefix: str) -> None:
+        self._urls = tuple(check_url(part.strip()) for part in url.split(","))
+        self._login = login or Login()
+        if self._login.tls is None and any(part.startswith("tls:") for part in self._urls):
+            from meshfold.mesh.transport.login import tls_context
+
+            self._login = self._login.over(tls_context())
         self._name = name
-        self._jwt = jwt
-        self._sign = sign
         self._inbox_prefix = inbox_prefix
-        self._client = HardenedClient()
         self._counts: Counter[str] = Counter()
         self._listeners: list[Callable[[TransportEvent], None]] = []
-        self._denied: dict[str, int] = {}
-        self._denials = 0
+        self._subscriptions: set[NatsSubscription] = set()
+        self._link: Link | None = None
+        self._moving = asyncio.Lock()
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._wanted = asyncio.Event()
+        self._jobs: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def connected(self) -> bool:
         """Whether messages can leave right now."""
-        return bool(self._client.is_connected)
+        return self._link is not None and self._link.connected
 
     @property
     def max_payload_bytes(self) -> int:
         """The server's limit for one message, headers included."""
-        return int(self._client.max_payload)
+        return int(self._link.client.max_payload) if self._link is not None else 0
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """What the server said of itself: `version`, `server_name`, `cluster`, `operator_mode` and more."""
+        if self._link is None:
+            return {}
+        info = self._link.client.server_info()
+        return {
+            key: info.get(key) for key in ("version", "server_name", "cluster", "jetstream", "tls_required")
+        } | {"nonce": "nonce" in info}
 
     def on_event(self, listener: Callable[[TransportEvent], None]) -> None:
-        """Call `listener` for every event from now on."""
+        """Call `listener` for every event from now on; what it raises is logged and counted as `listener_error`."""
         self._listeners.append(listener)
 
     def _emit(self, kind: Any, detail: str = "") -> None:
+        if kind == "reconnected":
+            self._counts["reconnects"] += 1
+            kind = "connected"
         self._counts[kind] += 1
         for listener in self._listeners:
-            listener(TransportEvent(kind, detail))
+            try:
+                listener(TransportEvent(kind, detail))
+            except Exception:  # noqa: BLE001 - a listener must not end the connection
+                self._counts["listener_error"] += 1
+                _log.exception("listener of %s", kind)
 
     async def connect(self) -> None:
         """Connect.
 
-        :raises TransportClosed: if the server cannot be reached or refuses the login
-        :raises ConfigError: if the server is too old
+        :raises TransportClosed: if no server can be reached, or they refuse the login
+        :raises ConfigError: if what answers is no NATS server, too old, or not as safe as asked for
         """
-        options: dict[str, Any] = {}
-        if self._jwt is not None and self._sign is not None:
-            jwt, sign = self._jwt, self._sign
-            options["user_jwt_cb"] = lambda: jwt().encode()
-            options["signature_cb"] = lambda nonce: base64.b64encode(sign(nonce.encode()))
+        link = self._new_link()
+        await link.connect()
+        self._link = link
+        self._emit("connected", link.client.server_version())
+        self._spawn(self._supervise())
+
+    def _new_link(self) -> Link:
+        return Link(
+            self._urls,
+            self._login,
+            name=self._name,
+            inbox_prefix=self._inbox_prefix,
+            emit=self._emit,
+            lost=self._on_lost,
+        )
+
+    def _spawn(self, work: Any) -> None:
+        job = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    def _on_lost(self, link: Link) -> None:
+        """The server closed the link for good, as it does when a login expires."""
+        if link is self._link and not self._closed:
+            self._emit("disconnected", "closed by the server")
+            self._wanted.set()
+
+    async def _supervise(self) -> None:
+        retry_s = RETRY_S_MIN
+        while not self._closed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._renewal_in_s())
+            self._wanted.clear()
+            try:
+                await self.renew()
+                retry_s = RETRY_S_MIN
+            except MeshfoldError as error:
+                _log.warning("login of %s not renewed: %s", self._name, error)
+                self._counts["renewal_failed"] += 1
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S_MAX)
+                self._wanted.set()
+
+    def _renewal_in_s(self) -> float | None:
+        expires_s = self._link.expires_s if self._link is not None else None
+        return None if expires_s is None else max(RENEW_S_MIN, (expires_s - time.time()) * RENEW_AT)
+
+    async def renew(self) -> None:
+        """Open a second connection with a fresh login, move every subscription there, then drain the first.
+
+        No message is lost or doubled by it, and order per publisher holds. Used before a login ends, and when grants
+        changed what it may do.
+
+        :raises TransportClosed: if the transport was closed, or no server takes the login; the first link stays in use
+        :raises ConfigError: as `connect`
+        """
+        async with self._moving:
+            if self._closed:
+                raise TransportClosed("renew: the transport is closed", because="closed")
+            fresh = self._new_link()
+            await fresh.connect()
+            old = self._link
+            try:
+                await self._move(old, fresh)
+            except BaseException:
+                await fresh.abandon()
+                raise
+            self._counts["renewals"] += 1
+        if old is not None:
+            self._spawn(self._retire(old))
+        self._emit("connected", "login renewed")
+
+    async def _move(self, old: Link | None, fresh: Link) -> None:
+        moving = [one for one in self._subscriptions if one.open]
+        inners: dict[NatsSubscription, Any] = {}
         try:
-            await asyncio.wait_for(
-                self._client.connect(
-                    self._url,
-                    name=self._name,
-                    inbox_prefix=self._inbox_prefix.encode(),
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                    closed_cb=self._on_closed,
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds, fractions allowed
-                    ping_interval=PING_S,
-                    max_outstanding_pings=PINGS_OUT_MAX,
-                    pending_size=PENDING_OUT_BYTES,
-                    drain_timeout=DRAIN_S,
-                    **options,
-                ),
-                CONNECT_S,
-            )
-        except (TimeoutError, OSError, errors.Error) as error:
-            await self._client.close()
-            raise TransportClosed(
-                f"cannot connect to {self._url}: {error or 'no answer'}",
-                fix="is the mesh running? `meshfold status` tells",
-                address=self._url,
-                because=str(error),
-            ) from None
-        version = str(self._client.server_version())
-        numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split("-")[0].split(".")[:3])
-        if numbers < SERVER_MIN or SERVER_BAD[0] <= numbers < SERVER_BAD[1]:
-            await self._client.close()
-            raise ConfigError(
-                f"nats-server {version} is too old", fix="use 2.12.12, 2.14.3 or newer", item="server"
-            )
-        self._emit("connected", version)
+            for one in moving:
+                inners[one] = await fresh.subscribe(
+                    one.subject, one.moving(), (PENDING_MESSAGES_MAX, PENDING_BYTES_MAX)
+                )
+        except MeshfoldError:
+            for one in moving:
+                one.stayed()
+            raise
+        self._gate.clear()
+        try:
+            if old is not None and old.connected:
+                # What was published on the old link reaches the server before anything on the new one.
+                with contextlib.suppress(TransportTimeout, TransportClosed):
+                    await old.barrier(DRAIN_S)
+                await asyncio.gather(*(one.drain() for one in moving))
+                # What came on both is held by now; whatever comes later came on the new link alone.
+                await fresh.barrier(DRAIN_S)
+                await asyncio.gather(*(handed_over(inners[one]) for one in moving))
+            self._link = fresh
+            for one in moving:
+                self._moved(one, inners[one])
+        finally:
+            self._gate.set()
 
-    async def _on_error(self, error: Exception) -> None:
-        text = str(error)
-        if "permissions violation" in text.lower():
-            self._note_denial(text)
-            self._emit("permission", text)
-        elif isinstance(error, errors.SlowConsumerError):
-            self._emit("slow_consumer", text)
-        elif "malformed" in text:
-            self._emit("malformed", text)
-        else:
-            _log.info("transport: %s", text)
+    def _moved(self, one: NatsSubscription, inner: Any) -> None:
+        one.moved(inner)
+        if inner is None:
+            one.open = False
+            self._subscriptions.discard(one)
+            self._emit("permission", f'the renewed login has lost its subscription to "{one.subject}"')
 
-    async def _on_disconnected(self) -> None:
-        self._emit("disconnected")
+    async def _retire(self, old: Link) -> None:
+        deadline = asyncio.get_running_loop().time() + RETIRE_S
+        try:
+            while old.requests_out and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - bounded
+                await asyncio.sleep(RETRY_S_MIN)
+            await old.close(drain=True)
+        finally:
+            await old.abandon()
 
-    async def _on_reconnected(self) -> None:
-        self._counts["reconnects"] += 1
-        self._emit("connected")
-
-    async def _on_closed(self) -> None:
-        self._emit("closed")
+    async def _current(self, what: str) -> Link:
+        if not self._gate.is_set():
+            await self._gate.wait()
+        if self._closed or self._link is None:
+            raise TransportClosed(f"{what}: the transport is closed", because="closed")
+        return self._link
 
     async def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Hand one message over.
+        """Hand one message over. While no link is up and the buffer is full it is counted `dropped_out` (F4).
 
         :raises TooLarge: if it exceeds the server's limit; nothing was sent
+        :raises WiringError: if the subject or a header cannot be one; nothing was sent
         :raises TransportClosed: if the transport was closed
         """
-        size = len(data)
-        if headers:
-            # F6: payload and headers together count; the server ends the connection otherwise.
-            size += HEADER_FIXED + sum(
-                len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items()
-            )
-        if size > self.max_payload_bytes:
+        link = await self._current(f"publish on {subject}")
+        check_subject(subject, wildcards=False)
+        fields = dict(headers) if headers else None
+        # F6: payload and headers together count; the server ends the connection otherwise.
+        size = len(data) + (check_headers(fields) if fields else 0)
+        if size > link.client.max_payload:
             raise TooLarge(
                 f"a message of {size} bytes on {subject}",
-                fix=f"the broker takes {self.max_payload_bytes}",
+                fix=f"the broker takes {link.client.max_payload}",
                 size_bytes=size,
-                limit_bytes=self.max_payload_bytes,
+                limit_bytes=link.client.max_payload,
                 item=subject,
             )
         try:
-            await self._client.publish(subject, data, reply, headers=dict(headers) if headers else None)
-        except errors.OutboundBufferLimitError:
+            await link.client.publish(subject, data, reply, headers=fields)
+        except (errors.Error, OSError):
+            # The link is down and its buffer full, or it was closed and the supervisor makes the next.
             self._counts["dropped_out"] += 1
             return
-        except (errors.ConnectionClosedError, errors.ConnectionDrainingError) as error:
-            raise TransportClosed(f"publish on {subject}: {error}", because=str(error)) from None
         self._counts["sent"] += 1
         self._counts["bytes_sent"] += len(data)
 
@@ -221,94 +290,69 @@ class NatsTransport:
         """Deliver what arrives on `subject`; on return the server has taken the subscription.
 
         :raises GrantDenied: if its permissions do not allow it
+        :raises WiringError: if the subject cannot be one
         :raises TransportClosed: if the transport was closed
+        :raises TransportTimeout: if the server does not answer
         """
-
-        async def deliver(message: Any) -> None:
-            self._counts["received"] += 1
-            self._counts["bytes_received"] += len(message.data)
-            try:
-                handler(Message(message.subject, message.data, message.reply, message.headers or {}))
-            except Exception as error:  # noqa: BLE001 - one message must not end the subscription
-                _log.exception("handler of %s", subject)
-                self._emit("handler_error", f"{subject}: {type(error).__name__}: {error}")
-
-        before = self._denials
-        try:
-            inner = await self._client.subscribe(
-                subject,
-                cb=deliver,
-                pending_msgs_limit=PENDING_MESSAGES_MAX,
-                pending_bytes_limit=PENDING_BYTES_MAX,
-            )
-        except (errors.ConnectionClosedError, errors.ConnectionDrainingError) as error:
-            raise TransportClosed(f"subscribe to {subject}: {error}", because=str(error)) from None
-        await self.barrier()
-        # The server answers a refused SUB before the PONG of the barrier.
-        if self._denied.get(subject.lower(), 0) > before:
-            with contextlib.suppress(errors.Error):
-                await inner.unsubscribe()
-            raise GrantDenied(
-                f"the broker does not let {self._name} subscribe to {subject}",
-                fix="its login allows what its grants name; see `meshfold grant explain`",
-                principal=self._name,
-                action="subscribe",
-                route=subject,
-            )
-        return _Subscription(inner, subject)
-
-    def _note_denial(self, text: str) -> None:
-        """Remember which subscription was refused, as the number of the refusal."""
-        match = _SUBSCRIPTION.search(text.lower())
-        if match is not None:
-            self._denials += 1
-            self._denied.pop(match[1], None)
-            self._denied[match[1]] = self._denials
-            if len(self._denied) > DENIALS_MAX:
-                del self._denied[next(iter(self._denied))]
+        check_subject(subject, wildcards=True)
+        async with self._moving:
+            link = await self._current(f"subscribe to {subject}")
+            made = NatsSubscription(subject, handler, self._emit, self._counts)
+            made.inner = await link.subscribe(subject, made.live, (PENDING_MESSAGES_MAX, PENDING_BYTES_MAX))
+            if made.inner is None:
+                raise GrantDenied(
+                    f"the broker does not let {self._name} subscribe to {subject}",
+                    fix="its login allows what its grants name; see `meshfold grant explain`",
+                    principal=self._name,
+                    action="subscribe",
+                    route=subject,
+                )
+            self._subscriptions = {one for one in self._subscriptions if one.open} | {made}
+            return made
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> Message:
         """Publish with an inbox of our own and return the first answer.
 
         :raises TransportTimeout: if none came, or nobody listens
+        :raises TransportClosed: if the transport was closed
         """
+        link = await self._current(f"request on {subject}")
+        check_subject(subject, wildcards=False)
+        link.requests_out += 1
         try:
-            message = await self._client.request(subject, data, timeout=timeout_s)
-        except (TimeoutError, errors.TimeoutError, errors.NoRespondersError):
+            message = await link.client.request(subject, data, timeout=timeout_s)
+        except (TimeoutError, errors.TimeoutError, errors.NoRespondersError, errors.OutboundBufferLimitError):
             raise TransportTimeout(
                 f"no answer on {subject} within {timeout_s:g} s", subject=subject, timeout_s=timeout_s
             ) from None
-        except (errors.ConnectionClosedError, errors.ConnectionDrainingError) as error:
-            raise TransportClosed(f"request on {subject}: {error}", because=str(error)) from None
+        except (errors.Error, OSError) as error:
+            raise foreign(f"request on {subject}", error) from None
+        finally:
+            link.requests_out -= 1
         return Message(message.subject, message.data, message.reply, message.headers or {})
 
     async def barrier(self, timeout_s: float = 5.0) -> None:
         """Return when the server has processed everything published before.
 
         :raises TransportTimeout: if it did not answer
+        :raises TransportClosed: if the transport was closed
         """
-        answered = asyncio.get_running_loop().create_future()
-        try:
-            await self._client.ping(answered)
-            await asyncio.wait_for(answered, timeout_s)
-        except (TimeoutError, errors.Error):
-            raise TransportTimeout("the broker did not answer", subject="PING", timeout_s=timeout_s) from None
+        await (await self._current("barrier")).barrier(timeout_s)
 
     def counters(self) -> Mapping[str, int]:
         """Counts since start."""
         return dict(self._counts)
 
     async def close(self, *, drain: bool = True) -> None:
-        """Stop. Idempotent."""
+        """Stop; with `drain`, what was published goes out and what has arrived is handled first. Idempotent."""
         if self._closed:
             return
-        self._closed = True
-        if drain and self.connected:
-            with contextlib.suppress(errors.Error, asyncio.TimeoutError, TransportTimeout):
-                await self.barrier(DRAIN_S)
-                await self._client.drain()
-        with contextlib.suppress(errors.Error):
-            await self._client.close()
-
-
-HEADER_FIXED = len(b"NATS/1.0\r\n\r\n")
+        async with self._moving:
+            self._closed = True
+        jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        if self._link is not None:
+            await self._link.close(drain=drain)
+            self._emit("closed")
