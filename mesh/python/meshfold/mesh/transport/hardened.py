@@ -70,6 +70,10 @@ class HardenedClient(Client):
         transport: Any = self._transport
         if transport is not None:
             transport.close()
+            if transport._io_writer is not None:
+                transport._io_writer.transport.abort()
+            # asyncio closes the socket in the next round of the loop.
+            await asyncio.sleep(0)
 
     def server_info(self) -> dict[str, Any]:
         """What the server said of itself."""
