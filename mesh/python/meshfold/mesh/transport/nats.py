@@ -88,6 +88,8 @@ class NatsTransport:
         self._gate.set()
         self._wanted = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
+        #: replaced links whose last answers are awaited
+        self._retiring: set[Link] = set()
         self._closed = False
 
     @property
@@ -201,6 +203,7 @@ class NatsTransport:
                 raise
             self._counts["renewals"] += 1
         if old is not None:
+            self._retiring.add(old)
             self._spawn(self._retire(old))
         self._emit("connected", "login renewed")
 
@@ -241,12 +244,10 @@ class NatsTransport:
 
     async def _retire(self, old: Link) -> None:
         deadline = asyncio.get_running_loop().time() + RETIRE_S
-        try:
-            while old.requests_out and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - bounded
-                await asyncio.sleep(RETRY_S_MIN)
-            await old.close(drain=True)
-        finally:
-            await old.abandon()
+        while old.requests_out and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - bounded
+            await asyncio.sleep(RETRY_S_MIN)
+        await old.close(drain=True)
+        self._retiring.discard(old)
 
     async def _current(self, what: str) -> Link:
         if not self._gate.is_set():
@@ -353,6 +354,8 @@ class NatsTransport:
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
+        for old in self._retiring:
+            await old.abandon()
         if self._link is not None:
             await self._link.close(drain=drain)
             self._emit("closed")
