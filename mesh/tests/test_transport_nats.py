@@ -389,7 +389,11 @@ async def test_a_creds_file_logs_in_and_what_is_none_is_refused(broker: NatsBrok
     client = NatsTransport(broker.server.url, name="c", login=login, inbox_prefix="_MF.c")
     await client.connect()
     await client.close()
-    for text in ("", "hello", creds.read_text().replace(seed, seed[:-1] + ("A" if seed[-1] != "A" else "B"))):
+    for text in (
+        "",
+        "hello",
+        creds.read_text().replace(seed, seed[:9] + ("A" if seed[9] != "A" else "B") + seed[10:]),
+    ):
         creds.write_text(text)
         with pytest.raises(ConfigError):
             Login.creds(creds)
