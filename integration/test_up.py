@@ -77,6 +77,25 @@ def test_a_killed_child_is_named_restarted_and_leaves_nothing(
     assert process.leftovers() == []
 
 
+def test_a_server_that_dies_again_and_again_ends_up_with_exit_code_one(
+    up: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    process = up()
+    until(lambda: ready(process), "a running mesh")
+
+    def hunt() -> bool:
+        server = process.child("nats-server")
+        if server is not None:
+            server.kill()
+        return process.process.poll() is not None
+
+    until(hunt, "the end of up")
+    code, _ = process.finish()
+    assert code == 1, process.errors()
+    assert "giving up" in process.errors()
+    assert process.leftovers() == []
+
+
 @pytest.mark.parametrize("children", [0, 1, 2, 3])
 def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(
     up: Callable[..., Any], until: Callable[..., Any], children: int

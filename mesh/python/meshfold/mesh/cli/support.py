@@ -22,7 +22,7 @@ def parse_duration(text: str, option: str) -> float:
 
     :raises ConfigError: for anything else, zero and negative included
     """
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", text)
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", text)
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not 0 < seconds <= DURATION_S_MAX:
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,46 +30,43 @@ class Top:
     mark: str
 
 
-def _cpu_times() -> dict[str, float]:
-    return {key: float(value) for key, value in psutil.cpu_times()._asdict().items()}
-
-
 def _numbers(found: Any) -> dict[str, float]:
+    """The numeric fields of what psutil measured; nothing where this host has no such counters."""
+    if found is None:
+        return {}
     return {key: float(value) for key, value in found._asdict().items() if isinstance(value, (int, float))}
 
 
-def _load() -> dict[str, float]:
-    one, five, fifteen = psutil.getloadavg()
-    return {"1m": one, "5m": five, "15m": fifteen}
-
-
-def _network(key: str) -> Callable[[], dict[str, float]]:
-    return lambda: {"value": float(getattr(psutil.net_io_counters(), key))}
-
-
-def _core(core: int) -> Callable[[], dict[str, float]]:
-    return lambda: {"percent": psutil.cpu_percent(percpu=True)[core]}
-
-
-def _sources() -> dict[str, Callable[[], dict[str, float]]]:
-    """Stream name -> what measures it."""
-    found: dict[str, Callable[[], dict[str, float]]] = {
-        "cpu": lambda: {"percent": psutil.cpu_percent()},
-        "cpu-times": _cpu_times,
-        "cpu-stats": lambda: _numbers(psutil.cpu_stats()),
-        "memory": lambda: _numbers(psutil.virtual_memory()),
-        "swap": lambda: _numbers(psutil.swap_memory()),
-        "load": _load,
-        "disk-io": lambda: _numbers(psutil.disk_io_counters()) if psutil.disk_io_counters() else {},
-        "disk-usage": lambda: _numbers(psutil.disk_usage("/")),
-        "net-io": lambda: _numbers(psutil.net_io_counters()),
-        "net-sent": _network("bytes_sent"),
-        "net-received": _network("bytes_recv"),
-        "process-count": lambda: {"count": float(len(psutil.pids()))},
+def _measure() -> dict[str, dict[str, float]]:
+    """One round: stream name -> named numbers. Every source is asked once, whatever number of routes it feeds."""
+    cores: list[float] = psutil.cpu_percent(percpu=True)
+    network = _numbers(psutil.net_io_counters())
+    found = {
+        "cpu": {"percent": sum(cores) / max(1, len(cores))},
+        "cpu-times": _numbers(psutil.cpu_times()),
+        "cpu-stats": _numbers(psutil.cpu_stats()),
+        "memory": _numbers(psutil.virtual_memory()),
+        "swap": _numbers(psutil.swap_memory()),
+        "load": dict(zip(("1m", "5m", "15m"), psutil.getloadavg(), strict=True)),
+        "disk-io": _numbers(psutil.disk_io_counters()),
+        "disk-usage": _numbers(psutil.disk_usage("/")),
+        "net-io": network,
+        "net-sent": {"value": network.get("bytes_sent", 0.0)},
+        "net-received": {"value": network.get("bytes_recv", 0.0)},
+        "process-count": {"count": float(len(psutil.pids()))},
     }
-    for core in range(psutil.cpu_count() or 1):
-        found[f"cpu-core-{core}"] = _core(core)
-    return found
+    return found | {f"cpu-core-{core}": {"percent": percent} for core, percent in enumerate(cores)}
+
+
+#: What `_measure` gives on every host, and one more for each core.
+_FIXED = (
+    *("cpu", "cpu-times", "cpu-stats", "memory", "swap", "load", "disk-io", "disk-usage"),
+    *("net-io", "net-sent", "net-received", "process-count"),
+)
+
+
+def _streams() -> tuple[str, ...]:
+    return (*_FIXED, *(f"cpu-core-{core}" for core in range(psutil.cpu_count() or 1)))
 
 
 SCHEMA: Schema[Sample] = Schema.json(Sample, name="host-sample")
@@ -79,7 +75,7 @@ TOP_SCHEMA: Schema[Top] = Schema.json(Top, name="host-top")
 
 def routes_of() -> dict[str, Route[Any]]:
     """Every route of the sampler by stream name; `heartbeat` is the one declared plaintext."""
-    found: dict[str, Route[Any]] = {name: route("edge", "host", name, schema=SCHEMA) for name in _sources()}
+    found: dict[str, Route[Any]] = {name: route("edge", "host", name, schema=SCHEMA) for name in _streams()}
     found["top"] = route("edge", "host", "top", schema=TOP_SCHEMA)
     found["heartbeat"] = route("edge", "host", "heartbeat", schema=SCHEMA, secrecy="none")
     return found
@@ -92,13 +88,13 @@ class Sampler:
         self._graph = graph
         self._marks = marks
         self._routes = routes_of()
-        self._sources = _sources()
         self._rounds = 0
 
     def round(self) -> None:
         """Publish every fast route, and once a second the top processes."""
-        for name, measure in self._sources.items():
-            self._publish(name, Sample(measure(), self._marks[name]))
+        for name, values in _measure().items():
+            if name in self._routes:
+                self._publish(name, Sample(values, self._marks[name]))
         self._publish("heartbeat", Sample({"rounds": float(self._rounds)}, self._marks["heartbeat"]))
         if self._rounds % int(FAST_HZ) == 0:
             self._publish("top", Top(_top(), self._marks["top"]))

@@ -162,7 +162,12 @@ class Supervisor:
                 self._failed = True
                 return
             self._say("the server died: restarting it")
-            self._tap.target_port = self._mesh.restart_server()
+            try:
+                self._tap.target_port = self._mesh.restart_server()
+            except MeshfoldError as error:
+                self._say(f"the server died a second time, while it was restarted: giving up ({error})")
+                self._failed = True
+                return
         for child in self._children.values():
             if child.alive or self._stop.is_set():
                 continue

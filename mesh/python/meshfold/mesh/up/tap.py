@@ -11,10 +11,45 @@ import contextlib
 import re
 from collections.abc import Iterable
 
-__all__ = ("WireTap",)
+__all__ = ("MessageCounter", "WireTap")
 
 CHUNK_BYTES = 65_536
-_FRAME = re.compile(rb"(?:^|\r\n)(?:PUB|HPUB|MSG|HMSG) ")
+#: Longest protocol line kept while its end is awaited; the server's own limit is the same.
+LINE_BYTES_MAX = 65_536
+_CARRIES = (b"PUB ", b"HPUB ", b"MSG ", b"HMSG ")
+
+
+class MessageCounter:
+    """Follows one direction of a NATS connection and counts its messages, payloads skipped by their length.
+
+    What stands inside a payload cannot pass for a message.
+    """
+
+    def __init__(self) -> None:
+        self._line = b""
+        self._skip = 0
+
+    def feed(self, chunk: bytes) -> int:
+        """Take in the next bytes; return how many messages began in them."""
+        found = 0
+        at = 0
+        while at < len(chunk):
+            if self._skip:
+                step = min(self._skip, len(chunk) - at)
+                self._skip -= step
+                at += step
+                continue
+            end = chunk.find(b"\n", at)
+            if end < 0:
+                self._line = (self._line + chunk[at:])[-LINE_BYTES_MAX:]
+                break
+            line, self._line = self._line + chunk[at:end], b""
+            at = end + 1
+            size = line.rsplit(None, 1)[-1] if line.startswith(_CARRIES) else b""
+            if size.isdigit():
+                found += 1
+                self._skip = int(size) + len(b"\r\n")
+        return found
 
 
 class WireTap:
@@ -54,8 +89,10 @@ class WireTap:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tail = b""
+        counter = MessageCounter()
         try:
             while chunk := await reader.read(CHUNK_BYTES):
+                self.frames_seen += counter.feed(chunk)
                 tail = self._look(tail, chunk)
                 writer.write(chunk)
                 await writer.drain()
@@ -66,7 +103,7 @@ class WireTap:
                 writer.close()
 
     def _look(self, tail: bytes, chunk: bytes) -> bytes:
-        """Count frames and canaries in what is new; returns what the next look needs."""
+        """Count canaries in what is new; returns what the next look needs."""
         seen = tail + chunk
         for match in self._needle.finditer(seen):
             # What ended within the tail was counted before.
@@ -75,8 +112,6 @@ class WireTap:
                     self.control_found += 1
                 else:
                     self.plaintext_found += 1
-        head = tail[-6:] + chunk
-        self.frames_seen += sum(1 for match in _FRAME.finditer(head) if match.end() > len(head) - len(chunk))
         return seen[-self._keep :]
 
     async def stop(self) -> None:
