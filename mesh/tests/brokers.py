@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core.ports import Message, Transport
-from meshfold.mesh.broker import EmbeddedServer, Permissions, mint_user
+from meshfold.mesh.broker import EmbeddedServer, Papers, Permissions, mint_user
 from meshfold.mesh.transport import Login, NatsTransport, SimBroker
 
 __all__ = ("OPEN", "WAIT_S", "Broker", "NatsBroker", "SimulatedBroker", "arrived")
@@ -47,7 +47,8 @@ class NatsBroker:
         self.operator = Ed25519PrivateKey.generate().private_bytes_raw()
         self.account = Ed25519PrivateKey.generate().private_bytes_raw()
         self._folder = folder
-        self.server = EmbeddedServer.start(folder, operator=self.operator, account=self.account)
+        self._papers = Papers.mint(self.operator, self.account)
+        self.server = EmbeddedServer.start(folder, self._papers)
 
     def login(self, name: str, permissions: Permissions = OPEN, life_s: int = LIFE_S) -> Login:
         """A login minted anew at each connect, for `life_s` seconds."""
@@ -73,9 +74,7 @@ class NatsBroker:
         """Kill it and start it again on its port."""
         port = self.server.port
         self.server.stop()
-        self.server = EmbeddedServer.start(
-            self._folder, operator=self.operator, account=self.account, port=port
-        )
+        self.server = EmbeddedServer.start(self._folder, self._papers, port=port)
 
     def stop(self) -> None:
         """End it."""

@@ -9,10 +9,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core import Schema, route
 from meshfold.core.ports import Message
-from meshfold.mesh.broker import Permissions, mint_user
+from meshfold.mesh.broker import Permissions
+from meshfold.mesh.enrolment import AuthorityFolder
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
-from meshfold.mesh.node.enrol import load_account_key
 from meshfold.mesh.transport import Login, NatsTransport
 
 WAIT_S = 20.0
@@ -24,9 +24,8 @@ OTHER = route("edge", "vault", "other", schema=Schema.str())
 def wide_open(mesh: LocalMesh) -> NatsTransport:
     """A login of this mesh's account that may publish and subscribe everywhere."""
     key = Ed25519PrivateKey.generate()
-    assert mesh.context is not None
-    token = mint_user(
-        load_account_key(mesh.context.authority_dir),
+    assert mesh.context is not None and mesh.context.authority_dir is not None
+    token = AuthorityFolder.open(mesh.context.authority_dir).mint_login(
         key.public_key().public_bytes_raw(),
         name="hostile",
         permissions=Permissions(pub=(">",), sub=(">",), allow_responses=True),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +12,9 @@ import pytest
 from meshfold.core import Action, Event, Schema, route
 from meshfold.core.errors import ConfigError, GrantDenied, SchemaMismatch, WiringError
 from meshfold.mesh import Node
+from meshfold.mesh.enrolment import AuthorityFolder, identity_of
 from meshfold.mesh.local import LocalMesh
-from meshfold.mesh.node.enrol import identity_of, keep_grant
-from meshfold.security import Authority, Capability
+from meshfold.security import Capability, Grant
 
 WAIT_S = 20.0
 TEMPERATURE = route("edge", "thermal", "temperature", schema=Schema.float("Celsius"))
@@ -159,35 +161,61 @@ def test_a_state_directory_in_use_is_refused_in_one_line(mesh: LocalMesh) -> Non
         LocalMesh(mesh.state_dir).start()
 
 
+def signed(mesh: LocalMesh, name: str, pattern: str, action: Action) -> Grant:
+    """A grant of the mesh's issuer for an hour."""
+    assert mesh.context is not None and mesh.context.authority_dir is not None
+    now_ms = time.time_ns() // 1_000_000
+    return AuthorityFolder.open(mesh.context.authority_dir).issuer.issue_grant(
+        identity_of(mesh.context, name).node_pub,
+        (Capability(action, pattern),),
+        not_before_ms=now_ms,
+        not_after_ms=now_ms + 3_600_000,
+        policy_epoch=0,
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - the condition is another party's
+            await asyncio.sleep(0)
+
+
 async def test_a_granted_outsider_reads_after_its_next_start_and_a_revoked_one_does_not(
     mesh: LocalMesh,
 ) -> None:
-    assert mesh.context is not None
-    async with mesh.node("hub") as hub, mesh.node("edge") as edge:
+    reading = Action.META_READ | Action.PAYLOAD_OPEN
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge, mesh.node("operator") as operator:
         await edge.share(TEMPERATURE).ready(WAIT_S)
         async with mesh.node("outsider") as outsider:
             with pytest.raises(GrantDenied):
                 outsider.read(TEMPERATURE)
-            now_ms = outsider.session.hlc.now_ms()
-        grant = Authority.load(mesh.context.authority_dir).issue_grant(
-            identity_of(mesh.context, "outsider").node_pub,
-            (Capability(Action.META_READ | Action.PAYLOAD_OPEN, TEMPERATURE.address),),
-            not_before_ms=now_ms,
-            not_after_ms=now_ms + 60_000,
-            policy_epoch=0,
-        )
-        keep_grant(mesh.context, "outsider", grant)
+        grant = signed(mesh, "outsider", TEMPERATURE.address, reading)
+        await operator.query("grant_issue", node="hub", grant=grant.raw.hex())
         async with mesh.node("outsider") as outsider:
             await outsider.read(TEMPERATURE).ready(WAIT_S)
-            reading = asyncio.ensure_future(take(outsider, TEMPERATURE, 1))
+            taken = asyncio.ensure_future(take(outsider, TEMPERATURE, 1))
             await asyncio.sleep(0)
             edge.graph.publish(TEMPERATURE, 20.5)
-            assert (await reading)[0].value == 20.5
+            assert (await taken)[0].value == 20.5
             with pytest.raises(GrantDenied):
                 outsider.read(SAMPLES)
-        async with mesh.node("operator") as operator:
+            # A second grant reaches it while it runs, and with it a wider login at the broker.
+            await until(lambda: hub.session.directory.alive(outsider.session.identity.tag))
+            second = signed(mesh, "outsider", SAMPLES.address, reading)
+            await operator.query("grant_issue", node="hub", grant=second.raw.hex())
+            await until(lambda: outsider.session.transport.counters()["renewals"] == 2)
+            await edge.share(SAMPLES).ready(WAIT_S)
+            await outsider.read(SAMPLES).ready(WAIT_S)
+            # Revoked while it runs: refused by itself and by everyone else, and the broker's login shrinks.
             await operator.query("grant_revoke", node="hub", id=grant.hash.hex())
-        assert not hub.session.book.decide(grant.tag, Action.META_READ, TEMPERATURE.addr).allowed
+            await until(lambda: outsider.session.transport.counters()["renewals"] == 3)
+            assert not hub.session.book.decide(grant.tag, Action.META_READ, TEMPERATURE.addr).allowed
+            with pytest.raises(GrantDenied):
+                await outsider.session.transport.subscribe(
+                    outsider.session.subjects.route_any_site("d", TEMPERATURE.addr), lambda message: None
+                )
+        await operator.query("grant_revoke", node="hub", id=second.hash.hex())
         with pytest.raises(GrantDenied, match="no valid grant"):
             async with mesh.node("outsider"):
                 pass

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core.errors import ConfigError, TransportClosed
 from meshfold.core.ports import Message
-from meshfold.mesh.broker import EmbeddedServer, Permissions, find_server, guarded
+from meshfold.mesh.broker import EmbeddedServer, Papers, Permissions, find_server, guarded
 from meshfold.mesh.transport import Login, NatsTransport, tls_context
 
 
@@ -224,12 +224,12 @@ async def test_a_refused_login_says_so(broker: NatsBroker) -> None:
 def test_a_port_in_use_is_one_line(broker: NatsBroker, tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate().private_bytes_raw()
     with pytest.raises(ConfigError, match=f"port {broker.server.port} is in use"):
-        EmbeddedServer.start(tmp_path / "other", operator=key, account=key, port=broker.server.port)
+        EmbeddedServer.start(tmp_path / "other", Papers.mint(key, key), port=broker.server.port)
 
 
 def test_a_folder_with_quotes_and_spaces_in_its_name_serves(tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate().private_bytes_raw()
-    server = EmbeddedServer.start(tmp_path / 'a "b" c\\d', operator=key, account=key)
+    server = EmbeddedServer.start(tmp_path / 'a "b" c\\d', Papers.mint(key, key))
     assert server.alive
     server.stop()
 
@@ -240,7 +240,7 @@ def test_a_folder_others_can_read_is_closed_to_them(tmp_path: Path) -> None:
     (folder / "server.conf").write_text("")
     (folder / "server.conf").chmod(0o644)
     key = Ed25519PrivateKey.generate().private_bytes_raw()
-    server = EmbeddedServer.start(folder, operator=key, account=key)
+    server = EmbeddedServer.start(folder, Papers.mint(key, key))
     assert folder.stat().st_mode & 0o077 == 0
     assert (folder / "server.conf").stat().st_mode & 0o077 == 0
     server.stop()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 from meshfold.core.errors import ConfigError
+from meshfold.mesh.transport import Login
 
 __all__ = ("Context", "contexts_dir")
 
@@ -35,21 +36,29 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     pid: int
     created_ns: int
     site: str = "local"
+    #: name of the joined node whose folder this is; empty where the authority is here
+    member: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a mesh is and who its voters are. `voters` are ID1 records."""
+    """Where a mesh is and who its voters are. `voters` are ID1 records.
+
+    With an `authority_dir` any name can enrol; without one the folder is that of the joined node `member`.
+    """
 
     mesh: str
     cluster: bytes
     url: str
     state_dir: Path
-    authority_dir: Path
+    authority_dir: Path | None
     voters: tuple[bytes, ...]
     pid: int
     created_ns: int = 0
     site: str = "local"
+    member: str = ""
+    #: a login of the operator's own, for servers that know no JWTs of this mesh; never written
+    login: Login | None = None
 
     @property
     def path(self) -> Path:
@@ -70,11 +79,12 @@ class Context:
             self.cluster.hex(),
             self.url,
             str(self.state_dir),
-            str(self.authority_dir),
+            str(self.authority_dir or ""),
             [voter.hex() for voter in self.voters],
             self.pid,
             self.created_ns,
             self.site,
+            self.member,
         )
         try:
             fresh = self.path.with_suffix(".new")
@@ -144,11 +154,12 @@ class Context:
                 bytes.fromhex(record.cluster),
                 record.url,
                 Path(record.state_dir),
-                Path(record.authority_dir),
+                Path(record.authority_dir) if record.authority_dir else None,
                 tuple(bytes.fromhex(voter) for voter in record.voters),
                 record.pid,
                 record.created_ns,
                 record.site,
+                record.member,
             )
         except OSError as error:
             raise ConfigError(

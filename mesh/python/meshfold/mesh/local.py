@@ -12,8 +12,8 @@ from typing import IO, Self
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.broker import EmbeddedServer
 from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment import AuthorityFolder, RootLock, local_identity
 from meshfold.mesh.node import Node
-from meshfold.mesh.node.enrol import found_mesh, load_account_key
 
 __all__ = ("LocalMesh",)
 
@@ -34,6 +34,8 @@ class LocalMesh:
         self.voter = voter
         self._port = port
         self._lock: IO[bytes] | None = None
+        self._authority: AuthorityFolder | None = None
+        self._voter_raw = b""
         self.server: EmbeddedServer | None = None
         self.context: Context | None = None
 
@@ -45,23 +47,31 @@ class LocalMesh:
         """
         self._acquire()
         now_ms = time.time_ns() // 1_000_000
-        authority_dir = self.state_dir / "authority"
-        cluster = self._cluster()
-        _, voter = found_mesh(authority_dir, cluster, now_ms, self.voter, self.state_dir / "nodes")
+        self._authority = self._open_authority(now_ms)
+        _, voter = local_identity(
+            self._authority, self.state_dir / "nodes", self.voter, now_ms, ("node", "voter")
+        )
         self._start_server(self._port)
         assert self.server is not None
-        self.announce(via or self.server.url, cluster, authority_dir, voter.raw)
+        self._voter_raw = voter.raw
+        self.announce(via or self.server.url)
         assert self.context is not None
         return self.context
 
+    def _open_authority(self, now_ms: int) -> AuthorityFolder:
+        """The mesh's authority, founded on first use under a key file of its own beside it."""
+        folder, key_file = self.state_dir / "authority", self.state_dir / "root.key"
+        if not (folder / "root.sealed").exists():
+            lock = RootLock.file(key_file) if key_file.exists() else RootLock.new_file(key_file)
+            return AuthorityFolder.found(folder, os.urandom(16), lock, now_ms)
+        authority = AuthorityFolder.open(folder)
+        if authority.due(now_ms) and key_file.exists():
+            authority.renew(RootLock.file(key_file), now_ms)
+        return authority
+
     def _start_server(self, port: int | None) -> None:
-        authority_dir = self.state_dir / "authority"
-        self.server = EmbeddedServer.start(
-            self.state_dir / "server",
-            operator=load_account_key(authority_dir, "operator.key"),
-            account=load_account_key(authority_dir),
-            port=port,
-        )
+        assert self._authority is not None
+        self.server = EmbeddedServer.start(self.state_dir / "server", self._authority.papers, port=port)
 
     def restart_server(self) -> int:
         """Start a server again in place of one that died, on the same port; returns the port.
@@ -74,10 +84,18 @@ class LocalMesh:
         self._start_server(port)
         return port
 
-    def announce(self, url: str, cluster: bytes, authority_dir: Path, voter: bytes) -> None:
-        """Write the context file."""
+    def announce(self, url: str) -> None:
+        """Write the context file, with the URL that nodes shall use."""
+        assert self._authority is not None
         self.context = Context(
-            self.name, cluster, url, self.state_dir, authority_dir, (voter,), os.getpid(), time.time_ns()
+            self.name,
+            self._authority.cluster,
+            url,
+            self.state_dir,
+            self._authority.path,
+            (self._voter_raw,),
+            os.getpid(),
+            time.time_ns(),
         )
         self.context.save()
 
@@ -101,19 +119,6 @@ class LocalMesh:
                 fix="stop that one, or choose another folder with --dir",
                 item=str(self.state_dir),
             ) from None
-
-    def _cluster(self) -> bytes:
-        path = self.state_dir / "cluster"
-        if path.exists():
-            cluster = path.read_bytes()
-            if len(cluster) != 16:
-                raise ConfigError(
-                    f"{path} is damaged", fix="choose another folder with --dir", item=str(path)
-                )
-            return cluster
-        cluster = os.urandom(16)
-        path.write_bytes(cluster)
-        return cluster
 
     def node(self, name: str) -> Node:
         """Return a node of this mesh, not yet connected."""

@@ -59,6 +59,14 @@ class Subjects:
         """The private inbox prefix of a node; never `_INBOX`, which others may be allowed to read."""
         return f"_MF.{tag.hex()}"
 
+    def enrol(self, token_id: bytes) -> str:
+        """Where the holder of a join token asks."""
+        return f"{self.root}.e.{token_id.hex()}"
+
+    def enrol_inbox(self, token_id: bytes) -> str:
+        """Where it is answered."""
+        return f"_MF.e-{token_id.hex()}"
+
     def address_of(self, frame_class: str, subject: str) -> Address:
         """Return the route that a frame's subject names.
 

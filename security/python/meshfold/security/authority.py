@@ -1,16 +1,13 @@
-"""The mesh's authority: one key signs identities, another signs grants."""
+"""The mesh's authority, the root: one key signs identities, another signs grants. It stays offline; `Issuer` works for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from meshfold.core.errors import ConfigError
 from meshfold.security.capability import Capability
 from meshfold.security.grant import Grant
 from meshfold.security.identity import Identity
-from meshfold.security.keys import load_secret, save_secret
 
 __all__ = ("Authority",)
 
@@ -30,31 +27,22 @@ class Authority:
         """Draw fresh keys for the mesh with this 16-byte id."""
         return cls(cluster, Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
 
-    @classmethod
-    def load(cls, directory: Path) -> Authority:
-        """Read what `save` wrote.
+    def secret(self) -> bytes:
+        """Both private keys, 64 bytes, to be sealed at once (`seal_secret`)."""
+        return self._identity_key.private_bytes_raw() + self._grant_key.private_bytes_raw()
 
-        :raises ConfigError: if a file is missing, readable by others, or not a key
-        """
-        try:
-            cluster = (directory / "cluster").read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the mesh's authority in {directory}: {error.strerror}",
-                fix="run as the user that started the mesh",
-                item=str(directory),
-            ) from error
+    @classmethod
+    def from_secret(cls, cluster: bytes, secret: bytes) -> Authority:
+        """Rebuild it from the first 64 bytes of what was sealed."""
         return cls(
             cluster,
-            Ed25519PrivateKey.from_private_bytes(load_secret(directory / "identity.key")),
-            Ed25519PrivateKey.from_private_bytes(load_secret(directory / "grant.key")),
+            Ed25519PrivateKey.from_private_bytes(secret[:32]),
+            Ed25519PrivateKey.from_private_bytes(secret[32:64]),
         )
 
-    def save(self, directory: Path) -> None:
-        """Write the keys, each to a new file of mode 0600."""
-        (directory / "cluster").write_bytes(self.cluster)
-        save_secret(directory / "identity.key", self._identity_key.private_bytes_raw())
-        save_secret(directory / "grant.key", self._grant_key.private_bytes_raw())
+    def sign_certificate(self, domain: bytes, body: bytes) -> bytes:
+        """Sign an issuer's certificate with the identity key."""
+        return self._identity_key.sign(domain + b"\0" + body)
 
     def issue_identity(
         self,

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = ("Permissions", "key_text", "mint_account", "mint_operator", "mint_user")
+__all__ = ("Papers", "Permissions", "key_text", "mint_account", "mint_operator", "mint_user")
 
 _PREFIXES: Final = {"operator": 14 << 3, "account": 0, "user": 20 << 3}
 
@@ -55,6 +55,32 @@ def _sign(claims: dict[str, Any], key: bytes, issuer_kind: str) -> str:
     return f"{head}.{body}.{_b64(signer.sign(f'{head}.{body}'.encode()))}"
 
 
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """What a server must know of a mesh to take its logins; nothing of it is secret."""
+
+    operator_jwt: str
+    account_jwt: str
+    account_pub: bytes
+
+    @classmethod
+    def mint(cls, operator_key: bytes, account_key: bytes, signing: tuple[bytes, ...] = ()) -> Papers:
+        """Sign them."""
+        return cls(
+            mint_operator(operator_key),
+            mint_account(operator_key, account_key, signing),
+            _public(account_key),
+        )
+
+    def config(self) -> str:
+        """The lines of a server's configuration that name operator and account."""
+        return (
+            f"operator: {self.operator_jwt}\n"
+            "resolver: MEMORY\n"
+            f"resolver_preload: {{ {key_text('account', self.account_pub)}: {self.account_jwt} }}\n"
+        )
+
+
 def _public(key: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw()
 
@@ -69,8 +95,8 @@ def mint_operator(operator_key: bytes) -> str:
     )
 
 
-def mint_account(operator_key: bytes, account_key: bytes) -> str:
-    """The mesh's account, without limits of its own."""
+def mint_account(operator_key: bytes, account_key: bytes, signing: tuple[bytes, ...] = ()) -> str:
+    """The mesh's account, without limits of its own; the holders of `signing` keys may mint its users, too."""
     limits = {
         "subs": -1,
         "data": -1,
@@ -84,15 +110,29 @@ def mint_account(operator_key: bytes, account_key: bytes) -> str:
     claims = {
         "sub": key_text("account", _public(account_key)),
         "name": "meshfold",
-        "nats": {"type": "account", "version": 2, "limits": limits},
+        "nats": {
+            "type": "account",
+            "version": 2,
+            "limits": limits,
+            "signing_keys": [key_text("account", public) for public in signing],
+        },
     }
     return _sign(claims, operator_key, "operator")
 
 
 def mint_user(
-    account_key: bytes, login_pub: bytes, *, name: str, permissions: Permissions, expires_s: int
+    signing_key: bytes,
+    login_pub: bytes,
+    *,
+    name: str,
+    permissions: Permissions,
+    expires_s: int,
+    account_pub: bytes | None = None,
 ) -> str:
-    """A login for the holder of `login_pub`, until `expires_s` (seconds since 1970)."""
+    """A login for the holder of `login_pub`, until `expires_s` (seconds since 1970).
+
+    :param signing_key: the account's own key, or one of its signing keys, which then names its `account_pub`
+    """
     rights: dict[str, Any] = {
         "pub": {"allow": list(permissions.pub)},
         "sub": {"allow": list(permissions.sub)},
@@ -103,10 +143,12 @@ def mint_user(
             rights[side] = {"deny": [">"]}
     if permissions.allow_responses:
         rights["resp"] = {"max": 1, "ttl": 10_000_000_000}
+    if account_pub is not None:
+        rights["issuer_account"] = key_text("account", account_pub)
     claims = {
         "sub": key_text("user", login_pub),
         "name": name,
         "exp": expires_s,
         "nats": {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, **rights},
     }
-    return _sign(claims, account_key, "account")
+    return _sign(claims, signing_key, "account")

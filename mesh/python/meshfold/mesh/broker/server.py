@@ -17,10 +17,9 @@ import sysconfig
 import time
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.broker import guard
-from meshfold.mesh.broker.jwt import key_text, mint_account, mint_operator
+from meshfold.mesh.broker.jwt import Papers
 
 __all__ = ("EmbeddedServer", "find_server", "guarded", "server_version")
 
@@ -73,17 +72,13 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path), ensure_ascii=False)
 
 
-def _config(folder: Path, operator: bytes, account: bytes, port: int) -> str:
-    account_pub = Ed25519PrivateKey.from_private_bytes(account).public_key().public_bytes_raw()
+def _config(folder: Path, papers: Papers, port: int) -> str:
     return (
         f"listen: 127.0.0.1:{port}\n"
         f"ports_file_dir: {_quoted(folder)}\n"
         f"max_control_line: {CONTROL_LINE_BYTES}\n"
         f"max_payload: {PAYLOAD_BYTES}\n"
-        f"log_file: {_quoted(folder / 'log')}\n"
-        f"operator: {mint_operator(operator)}\n"
-        "resolver: MEMORY\n"
-        f"resolver_preload: {{ {key_text('account', account_pub)}: {mint_account(operator, account)} }}\n"
+        f"log_file: {_quoted(folder / 'log')}\n" + papers.config()
     )
 
 
@@ -96,12 +91,10 @@ class EmbeddedServer:
         self.url = url
 
     @classmethod
-    def start(
-        cls, folder: Path, *, operator: bytes, account: bytes, port: int | None = None
-    ) -> EmbeddedServer:
+    def start(cls, folder: Path, papers: Papers, *, port: int | None = None) -> EmbeddedServer:
         """Start one with its state in `folder`; on return it takes connections.
 
-        :param operator: raw 32-byte Ed25519 key of the operator; `account`: of the account
+        :param papers: operator and account whose logins it takes
         :param port: None lets the system pick
         :raises ConfigError: if there is no server, the port is in use, or it does not start, with its last words
         """
@@ -112,7 +105,7 @@ class EmbeddedServer:
         config = folder / "server.conf"
         config.touch(mode=0o600)
         config.chmod(0o600)
-        config.write_text(_config(folder, operator, account, -1 if port is None else port))
+        config.write_text(_config(folder, papers, -1 if port is None else port))
         process = subprocess.Popen(
             guarded(find_server(), "-c", str(config)),
             stdin=subprocess.DEVNULL,

@@ -69,31 +69,36 @@ def issue(
     context: Chosen = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sign a grant and note it in the control log; its holder has it from its next start.
+    """Sign a grant and note it in the control log; its holder has it at once if it runs, else from its next start.
 
     Example: meshfold grant issue outsider edge/host/cpu --action META_READ --action PAYLOAD_OPEN
     """
     from meshfold.mesh.context import Context
-    from meshfold.mesh.node.enrol import identity_of, keep_grant
-    from meshfold.security import Authority, Capability
+    from meshfold.mesh.enrolment import AuthorityFolder, identity_of
+    from meshfold.security import Capability
 
     actions = _action(action)
     seconds = parse_duration(for_, "--for")
     text = pattern if pattern.endswith(">") else Address.parse(pattern).text
     chosen = Context.load(context)
+    if chosen.authority_dir is None:
+        raise ConfigError(
+            "grants are issued where the mesh's issuer is", fix="run it on that machine", item="issuer"
+        )
+    issuer = AuthorityFolder.open(chosen.authority_dir).issuer
 
     async def work(node: Any) -> dict[str, Any]:
         now_ms = node.session.hlc.now_ms()
-        grant = Authority.load(chosen.authority_dir).issue_grant(
-            identity_of(chosen, node_name).node_pub,
+        voter = await _voter(node)
+        member = await node.query("member", node=voter, name=node_name)
+        grant = issuer.issue_grant(
+            bytes.fromhex(member["node_pub"]) or identity_of(chosen, node_name).node_pub,
             (Capability(actions, text),),
             not_before_ms=now_ms,
             not_after_ms=now_ms + int(seconds * 1000),
             policy_epoch=node.session.policy_epoch,
         )
-        answer = dict(await node.query("grant_issue", node=await _voter(node), grant=grant.raw.hex()))
-        keep_grant(chosen, node_name, grant)
-        return answer
+        return dict(await node.query("grant_issue", node=voter, grant=grant.raw.hex()))
 
     emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: [f"grant {found['id']}"])
 

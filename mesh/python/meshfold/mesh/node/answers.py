@@ -28,6 +28,7 @@ class Answers:
         for command in ("status", "catalog", "flow", "latest", "why", "refusals", "explain"):
             session.responder.answers(command, getattr(self, command))
         session.responder.answers("policy", session.on_policy)
+        session.responder.answers("granted", session.on_granted)
 
     def _may(self, asker: Identity, action: Action, address: Address) -> bool:
         if asker.tag == self._session.identity.tag:
@@ -59,7 +60,7 @@ class Answers:
             "pid": os.getpid(),
             "members": members,
             "groups": [session.control.status()] if session.control else [],
-            "problems": session.problems + [f"{m['name']} is silent" for m in members if not m["alive"]],
+            "problems": [*session.problems] + [f"{m['name']} is silent" for m in members if not m["alive"]],
             "rejected": dict(session.rejected),
             "transport": dict(session.transport.counters()),
         }

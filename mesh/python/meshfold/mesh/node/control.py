@@ -7,6 +7,7 @@ announced: `grant/<hash>`, `revoked/<hash or key>`, `member/<tag>`, `policy`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class Control:
         self._directory = directory
         self._hlc = hlc
         self.policy = Policy(epoch=0, revoked=frozenset())
+        #: makes a login for another node, where this voter holds the issuer
+        self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
+        #: certificates of the issuers, for nodes that do not have the newest
+        self.certificates: tuple[bytes, ...] = ()
 
     @classmethod
     async def open(
@@ -115,6 +120,7 @@ class Control:
                 action="",
                 route="",
             )
+        valid = await self._with_noted(asker, valid)
         packet = self.tree.packet(self._keys, self._identity, asker, valid, hlc=self._hlc.stamp())
         return {
             "packet": packet.hex(),
@@ -122,7 +128,29 @@ class Control:
                 "epoch": self.policy.epoch,
                 "revoked": sorted(item.hex() for item in self.policy.revoked),
             },
+            "grants": [grant.raw.hex() for grant in valid],
+            "certificates": [raw.hex() for raw in self.certificates],
+            "login": (self.mint(asker, valid) or "") if args.get("login") else "",
         }
+
+    async def _with_noted(self, asker: Identity, valid: list[Grant]) -> list[Grant]:
+        """The asker's grants, and those that were noted for it while it did not know."""
+        for saved in (await self.log.snapshot("grant/")).values():
+            grant = Grant.parse(saved.value)
+            if grant.tag == asker.tag and all(grant.hash != held.hash for held in valid):
+                try:
+                    self._book.add(grant, self._hlc.now_ms())
+                except FrameRejected:
+                    continue
+        return self._book.grants_of(asker.tag)
+
+    async def admit(self, identity: Identity, grants: list[Grant]) -> None:
+        """Note a node that joined by token."""
+        self._directory.admit(identity.raw)
+        await self.log.put(f"member/{identity.tag.hex()}", identity.raw)
+        for grant in grants:
+            self._book.add(grant, self._hlc.now_ms())
+            await self._note(grant)
 
     async def _note(self, grant: Grant) -> None:
         key = f"grant/{grant.hash.hex()}"
@@ -167,17 +195,27 @@ class Control:
             )
         return {"grants": found}
 
+    async def member(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `member`: the public key of the member of a name; empty if none was ever here."""
+        self._require_admin(asker)
+        name = str(args.get("name", ""))
+        identity = self._directory.by_name(name)
+        if identity is None:
+            known = [Identity.parse(saved.value) for saved in (await self.log.snapshot("member/")).values()]
+            identity = next((one for one in known if one.name == name), None)
+        return {"node_pub": identity.node_pub.hex() if identity is not None else ""}
+
     def _name_of(self, node_pub: bytes) -> str:
         identity = self._directory.lookup(tag_of(node_pub))
         return identity.name if identity is not None else node_pub.hex()[:16]
 
-    async def issue(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
-        """Answer `grant_issue`: note a grant that the authority signed; its holder gets keys when it next asks."""
+    async def issue(self, asker: Identity, args: dict[str, Any]) -> tuple[Grant, dict[str, Any]]:
+        """Note a grant that the issuer signed; returns it and the answer."""
         self._require_admin(asker)
         grant = Grant.parse(bytes.fromhex(args.get("grant", "")))
         self._book.add(grant, self._hlc.now_ms())
         await self._note(grant)
-        return {"id": grant.hash.hex(), "policy_epoch": self.policy.epoch}
+        return grant, {"id": grant.hash.hex(), "policy_epoch": self.policy.epoch}
 
     async def revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `grant_revoke`: raise the policy epoch with the grant's hash in the revoked set."""

@@ -59,6 +59,11 @@ class Heartbeats:
         self._counter = 0
         self._job: asyncio.Task[None] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether they are sent."""
+        return self._job is not None
+
     async def start(self) -> None:
         """Listen to everyone's and begin to send."""
         await self._transport.subscribe(self._subjects.every("h"), self._on_message)

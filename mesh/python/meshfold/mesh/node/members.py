@@ -46,7 +46,11 @@ class Directory:
     """Identities by tag, and the last heartbeat of each."""
 
     def __init__(
-        self, cluster: bytes, issuers: frozenset[bytes], now_ms: Callable[[], int], mono_ns: Callable[[], int]
+        self,
+        cluster: bytes,
+        issuers: Callable[[], frozenset[bytes]],
+        now_ms: Callable[[], int],
+        mono_ns: Callable[[], int],
     ) -> None:
         self._cluster = cluster
         self._issuers = issuers
@@ -65,7 +69,7 @@ class Directory:
         known = self._identities.get(identity.tag)
         if known is not None and known.raw == raw:
             return known
-        identity.verify(cluster=self._cluster, issuers=self._issuers, now_ms=self._now_ms())
+        identity.verify(cluster=self._cluster, issuers=self._issuers(), now_ms=self._now_ms())
         if known is not None and known.node_pub != identity.node_pub:
             raise FrameRejected("member", "two keys with one tag")
         if known is None and len(self._identities) >= MEMBERS_MAX:

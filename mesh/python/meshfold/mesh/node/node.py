@@ -15,8 +15,9 @@ from meshfold.core.registry import CONTRACTS
 from meshfold.mesh.bridge import Bridge
 from meshfold.mesh.clocks import SystemClock
 from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment import Enrolment, MemberFolder, enrol_locally
+from meshfold.mesh.enrolment.local import OPERATOR
 from meshfold.mesh.node.answers import Answers
-from meshfold.mesh.node.enrol import OPERATOR, enrol
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.reply import Reply
@@ -27,6 +28,18 @@ T = TypeVar("T")
 
 START_S = 30.0
 STOP_S = 15.0
+
+
+def _enrolment(context: Context, name: str) -> Enrolment:
+    if context.authority_dir is not None:
+        return enrol_locally(context, name, SystemClock().now()[0] // 1_000_000)
+    if name != context.member:
+        raise ConfigError(
+            f"{context.path} is the folder of {context.member}, and not of {name}",
+            fix=f"leave the name out, or use {context.member}",
+            item="name",
+        )
+    return MemberFolder.open(context.state_dir, context.login).enrolment()
 
 
 class Node:
@@ -43,8 +56,7 @@ class Node:
         self._answers: Answers | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        now_ms = SystemClock().now()[0] // 1_000_000
-        self._enrolment = enrol(context, name, now_ms)
+        self._enrolment = _enrolment(context, name)
         self._graph = Graph(name=name, producer=self._enrolment.identity.tag, incarnation=os.urandom(8))
 
     @classmethod

@@ -7,6 +7,7 @@ log), fetch keys from a voter, heartbeats. Order of close: bridges flushed, last
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections import Counter, deque
@@ -19,14 +20,15 @@ from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
 from meshfold.mesh.clocks import HybridClock, SystemClock
 from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
+from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
 from meshfold.mesh.node.control import Control
-from meshfold.mesh.node.enrol import Enrolment
 from meshfold.mesh.node.heartbeats import Heartbeats
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
-from meshfold.mesh.transport import Login, NatsTransport
+from meshfold.mesh.transport import NatsTransport
 from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, Policy, Sealer
 
 __all__ = ("Session",)
@@ -34,6 +36,11 @@ __all__ = ("Session",)
 #: How long a starting node waits for a voter to answer, and how long for one question.
 KEYS_WAIT_S = 20.0
 KEYS_ASK_S = 1.0
+#: A node asks its voter for new keys, grants and logins so often, and at once when told of a change.
+UPKEEP_S = 600.0
+#: A node without any grant asks so often whether one came.
+GRANTLESS_S = 5.0
+PROBLEMS_MAX = 64
 #: Refusals kept for `refusals` and the live view.
 REFUSALS_MAX = 256
 
@@ -54,8 +61,13 @@ class Session:
         self.refusals: deque[dict[str, Any]] = deque(maxlen=REFUSALS_MAX)
         self.outgoing: dict[str, OutgoingBridge] = {}
         self.incoming: dict[str, IncomingBridge] = {}
-        self.problems: list[str] = []
+        self.problems: deque[str] = deque(maxlen=PROBLEMS_MAX)
         self.control: Control | None = None
+        self.doorkeeper: Doorkeeper | None = None
+        self.trust = enrolment.trust
+        self.grants = {grant.hash: grant for grant in enrolment.grants}
+        self._wake = asyncio.Event()
+        self._upkeep_job: asyncio.Task[None] | None = None
         self.started_ms = self.hlc.now_ms()
         self.policy_epoch = 0
         self._build(enrolment, graph.incarnation)
@@ -63,21 +75,25 @@ class Session:
     def _build(self, enrolment: Enrolment, incarnation: bytes) -> None:
         clock = self.hlc.clock
         cluster = self.context.cluster
-        self.directory = Directory(cluster, enrolment.issuers, self.hlc.now_ms, lambda: clock.now()[1])
+        self.directory = Directory(
+            cluster, lambda: self.trust.issuers(self.hlc.now_ms()), self.hlc.now_ms, lambda: clock.now()[1]
+        )
         self.voters = tuple(self.directory.admit(raw) for raw in enrolment.voters)
         self.directory.admit(self.identity.raw)
-        self.book = GrantBook(cluster, enrolment.grant_roots, clock=clock, directory=self.directory.lookup)
+        roots = frozenset({self.trust.grant_root})
+        self.book = GrantBook(cluster, roots, clock=clock, directory=self.directory.lookup)
         for grant in enrolment.grants:
-            self.book.add(grant, self.hlc.now_ms())
+            try:
+                self.book.add(grant, self.hlc.now_ms())
+            except FrameRejected as error:
+                self.problems.append(f"grant {grant.hash.hex()[:12]} does not hold: {error}")
         self.keyring = Keyring(enrolment.keys, self.identity)
         self.sealer = Sealer(enrolment.keys, cluster, incarnation, self.keyring)
         self.opener = Opener(self.keyring, enrolment.keys, cluster, self.directory.lookup, self.book, clock)
         self.transport = NatsTransport(
             self.context.url,
             name=self.name,
-            login=Login(
-                jwt=lambda: enrolment.login(self.subjects, self.hlc.now_ms()), sign=enrolment.keys.login_sign
-            ),
+            login=enrolment.store.login(self.subjects, self.hlc.now_ms()),
             inbox_prefix=self.subjects.inbox(self.identity.tag),
         )
         self.transport.on_event(self._on_event)
@@ -126,24 +142,57 @@ class Session:
             self.control = await Control.open(
                 folder, self.enrolment.keys, self.identity, self.book, self.directory, self.hlc
             )
+            self.control.mint = lambda identity, grants: self.enrolment.store.mint(
+                identity, grants, self.subjects, self.hlc.now_ms()
+            )
+            self.control.certificates = self.trust.certificates
             self.responder.answers("keys", self.control.keys_for)
             self.responder.answers("grants", self.control.grants)
-            self.responder.answers("grant_issue", self.control.issue)
+            self.responder.answers("member", self.control.member)
+            self.responder.answers("grant_issue", self._issue)
             self.responder.answers("grant_revoke", self._revoke)
         await self.responder.start()
-        if self.enrolment.grants:
+        if self.grants:
             await self._fetch_keys()
             await self.heartbeats.start()
+        else:
+            await self._refresh(renew=False)
+        self._upkeep_job = self.loop.create_task(self._upkeep())
+        if self.control is not None and self.context.authority_dir is not None:
+            await self._open_door(AuthorityFolder.open(self.context.authority_dir), self.control)
+
+    async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
+        """Let in whoever brings a join token: this voter's folder holds the issuer."""
+        jobs: set[asyncio.Task[None]] = set()
+
+        def admitted(identity: Identity, grants: list[Grant]) -> None:
+            job = self.loop.create_task(control.admit(identity, grants))
+            jobs.add(job)
+            job.add_done_callback(jobs.discard)
+
+        self.doorkeeper = Doorkeeper(
+            authority,
+            self.transport,
+            self.subjects,
+            self.hlc,
+            url=self.context.url,
+            voters=self.context.voters,
+            reject=self.reject,
+            admitted=admitted,
+        )
+        await self.doorkeeper.start()
+
+    async def _ask_keys(self) -> dict[str, Any]:
+        args: dict[str, Any] = {"grants": [grant.raw.hex() for grant in self.grants.values()], "login": True}
+        if self.control is not None:
+            return await self.control.keys_for(self.identity, args)
+        return await self.asker.ask(self.voters[0], "keys", args, KEYS_ASK_S)
 
     async def _fetch_keys(self) -> None:
-        args = {"grants": [grant.raw.hex() for grant in self.enrolment.grants]}
-        if self.control is not None:
-            self._install(await self.control.keys_for(self.identity, args))
-            return
         deadline = self.loop.time() + KEYS_WAIT_S
         while True:
             try:
-                self._install(await self.asker.ask(self.voters[0], "keys", args, KEYS_ASK_S))
+                self._install(await self._ask_keys())
                 return
             except TransportTimeout:
                 if self.loop.time() > deadline:
@@ -154,21 +203,80 @@ class Session:
                     ) from None
                 await asyncio.sleep(0.1)
 
-    def _install(self, document: dict[str, Any]) -> None:
+    def _install(self, document: dict[str, Any]) -> bool:
+        """Take in a voter's answer: keys, policy, grants, issuers, login. Whether the broker's login changed by it."""
         voters = {voter.tag: voter for voter in self.voters}
         self.keyring.install(bytes.fromhex(document["packet"]), voters)
         self._take_policy(document["policy"])
+        now_ms = self.hlc.now_ms()
+        grants = [Grant.parse(bytes.fromhex(raw)) for raw in document["grants"]]
+        fresh = [
+            grant for grant in grants if grant.tag == self.identity.tag and grant.hash not in self.grants
+        ]
+        for grant in fresh:
+            self.book.add(grant, now_ms)
+            self.grants[grant.hash] = grant
+        self.trust = self.trust.with_certificates(map(bytes.fromhex, document["certificates"]), now_ms)
+        return self.enrolment.store.keep(fresh, self.trust, document["login"])
+
+    async def _upkeep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), UPKEEP_S if self.grants else GRANTLESS_S)
+            woken = self._wake.is_set()
+            self._wake.clear()
+            await self._refresh(renew=woken)
+
+    async def _refresh(self, *, renew: bool) -> None:
+        """Ask the voter for what is new, and log in anew at the broker if that may do more or less now."""
+        had = bool(self.grants)
+        try:
+            changed = self._install(await self._ask_keys())
+            if changed or renew:
+                await self.transport.renew()
+            if self.grants and not self.heartbeats.running:
+                await self.heartbeats.start()
+        except MeshfoldError as error:
+            # A node without a grant is told so at each question; it goes on to ask.
+            if had:
+                self.problems.append(f"keys and grants not refreshed: {error}")
+
+    async def on_granted(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `granted`: a voter has something new for this node."""
+        self._require_voter(asker)
+        self._wake.set()
+        return {}
+
+    def _require_voter(self, asker: Identity) -> None:
+        if all(voter.tag != asker.tag for voter in self.voters):
+            raise GrantDenied(
+                f"{asker.name} is no voter", principal=asker.name, action="CONSENSUS_MEMBER", route=""
+            )
+
+    async def _issue(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        assert self.control is not None
+        grant, answer = await self.control.issue(asker, args)
+        holder = self.directory.lookup(grant.tag)
+        if holder is not None and holder.tag == self.identity.tag:
+            self._wake.set()
+        elif holder is not None and self.directory.alive(grant.tag):
+            with contextlib.suppress(MeshfoldError):
+                await self.asker.ask(holder, "granted", {}, KEYS_ASK_S)
+        return answer
 
     def _take_policy(self, policy: dict[str, Any]) -> None:
         if policy["epoch"] < self.policy_epoch:
             self.reject("policy", "an older policy epoch")
             return
         self.policy_epoch = policy["epoch"]
-        self.book.set_policy(
-            Policy(
-                epoch=policy["epoch"], revoked=frozenset(bytes.fromhex(item) for item in policy["revoked"])
-            )
-        )
+        revoked = frozenset(bytes.fromhex(item) for item in policy["revoked"])
+        self.book.set_policy(Policy(epoch=policy["epoch"], revoked=revoked))
+        gone = [grant_hash for grant_hash in self.grants if grant_hash in revoked]
+        for grant_hash in gone:
+            del self.grants[grant_hash]
+        if gone:
+            self.enrolment.store.forget(gone)
+            self._wake.set()
 
     async def _revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         assert self.control is not None
@@ -190,10 +298,7 @@ class Session:
 
     async def on_policy(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `policy`: take a newer policy from a voter."""
-        if all(voter.tag != asker.tag for voter in self.voters):
-            raise GrantDenied(
-                f"{asker.name} is no voter", principal=asker.name, action="CONSENSUS_MEMBER", route=""
-            )
+        self._require_voter(asker)
         self._take_policy(args)
         return {"epoch": self.policy_epoch}
 
@@ -275,7 +380,7 @@ class Session:
         return Heartbeat(
             name=self.name,
             identity=self.identity.raw,
-            grants=[grant.raw for grant in self.enrolment.grants],
+            grants=[grant.raw for grant in self.grants.values()],
             pid=os.getpid(),
             host=socket.gethostname(),
             started_ms=self.started_ms,
@@ -328,7 +433,12 @@ class Session:
                 await bridge.close()
             except (MeshfoldError, KeyMissing) as error:
                 self.problems.append(f"closing {bridge.route.text}: {error}")
-        if self.enrolment.grants and self.transport.connected:
+        if self._upkeep_job is not None:
+            self._upkeep_job.cancel()
+            await asyncio.gather(self._upkeep_job, return_exceptions=True)
+        if self.doorkeeper is not None:
+            await self.doorkeeper.close()
+        if self.transport.connected:
             await self.heartbeats.close()
         await self.responder.close()
         await self.transport.close()

@@ -41,13 +41,14 @@ def _measure() -> dict[str, dict[str, float]]:
     """One round: stream name -> named numbers. Every source is asked once, whatever number of routes it feeds."""
     cores: list[float] = psutil.cpu_percent(percpu=True)
     network = _numbers(psutil.net_io_counters())
+    load = psutil.getloadavg()
     found = {
         "cpu": {"percent": sum(cores) / max(1, len(cores))},
         "cpu-times": _numbers(psutil.cpu_times()),
         "cpu-stats": _numbers(psutil.cpu_stats()),
         "memory": _numbers(psutil.virtual_memory()),
         "swap": _numbers(psutil.swap_memory()),
-        "load": dict(zip(("1m", "5m", "15m"), psutil.getloadavg(), strict=True)),
+        "load": {"1m": load[0], "5m": load[1], "15m": load[2]},
         "disk-io": _numbers(psutil.disk_io_counters()),
         "disk-usage": _numbers(psutil.disk_usage("/")),
         "net-io": network,

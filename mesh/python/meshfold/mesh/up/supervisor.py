@@ -109,7 +109,7 @@ class Supervisor:
         server = self._mesh.server
         assert server is not None
         url = await self._tap.start(server.port)
-        self._mesh.announce(url, context.cluster, context.authority_dir, context.voters[0])
+        self._mesh.announce(url)
         marks = self._folder / "marks.json"
         marks.touch(mode=0o600)
         marks.write_text(json.dumps(self._marks))

@@ -6,7 +6,7 @@ lets through still has to pass the inner fence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshfold.core.registry import Action
 from meshfold.mesh.broker import Permissions
@@ -26,7 +26,7 @@ _TABLE: dict[Action, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def permissions(
-    identity: Identity, grants: Iterable[Grant], subjects: Subjects, voters: Iterable[bytes] = ()
+    identity: Identity, grants: Iterable[Grant], subjects: Subjects, voters: Sequence[bytes] = ()
 ) -> Permissions:
     """Return what the broker shall allow this node: its own inbox and key subject, and what its grants name."""
     publish: set[str] = set()
@@ -46,6 +46,9 @@ def permissions(
                 subscribe |= {
                     subjects.pattern(frame_class, capability.pattern, own_site=False) for frame_class in hears
                 }
+    if any(Identity.parse(voter).tag == identity.tag for voter in voters):
+        # A voter that holds the issuer lets new nodes in.
+        subscribe.add(subjects.every("e"))
     if capabilities:
         publish |= {subjects.node("h", identity.tag), subjects.every("q")}
         subscribe.add(subjects.every("h"))

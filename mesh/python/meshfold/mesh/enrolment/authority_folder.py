@@ -1,0 +1,223 @@
+"""The folder of a mesh's authority: the sealed root, the online issuer, the broker's papers, the invites.
+
+cluster          the mesh's id
+root.sealed      identity root, grant root, broker operator and account keys, sealed under a passphrase or key file
+broker.json      operator and account JWT: public
+issuer/          what the online issuer signs with, and its certificate and delegation
+invites/         one file for each join token that was made
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.broker import Papers, Permissions, mint_user
+from meshfold.security import Authority, Grant, Identity, Issuer, seal_secret, unseal_secret
+from meshfold.security.keys import load_secret, save_secret
+
+__all__ = ("AuthorityFolder", "RootLock", "write_private")
+
+ISSUER_MS: Final = 90 * 86_400_000
+#: What is signed now must hold on a peer whose clock is a little behind.
+BACKDATE_MS: Final = 60_000
+SECRET_BYTES: Final = 4 * 32
+#: Behind the name of a grant's file that was revoked.
+REVOKED_SUFFIX: Final = ".revoked"
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file atomically and durably, mode 0600."""
+    fresh = path.with_name(path.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class RootLock:
+    """What the root is sealed under. Prints as REDACTED."""
+
+    passphrase: bytes | None = None
+    key: bytes | None = None
+
+    @classmethod
+    def file(cls, path: Path) -> RootLock:
+        """A key file of 32 bytes, mode 0600.
+
+        :raises ConfigError: if it is missing, readable by others or of another length
+        """
+        return cls(key=load_secret(path))
+
+    @classmethod
+    def new_file(cls, path: Path) -> RootLock:
+        """Make a key file with fresh random bytes.
+
+        :raises ConfigError: if the file is there already, or cannot be written
+        """
+        try:
+            save_secret(path, os.urandom(32))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the key file {path}: {error.strerror}", item=str(path)
+            ) from error
+        return cls.file(path)
+
+    def __repr__(self) -> str:
+        return "RootLock(REDACTED)"
+
+
+class _Broker(msgspec.Struct, forbid_unknown_fields=True):
+    operator_jwt: str
+    account_jwt: str
+    account_pub: str
+
+
+class AuthorityFolder:
+    """An opened authority. Whoever can read the folder can admit nodes; the root itself stays sealed."""
+
+    def __init__(self, path: Path, issuer: Issuer, papers: Papers, signing_key: bytes) -> None:
+        self.path = path
+        self.issuer = issuer
+        self.papers = papers
+        self._signing_key = signing_key
+
+    @property
+    def cluster(self) -> bytes:
+        """The mesh."""
+        return self.issuer.cluster
+
+    @classmethod
+    def found(cls, path: Path, cluster: bytes, lock: RootLock, now_ms: int) -> AuthorityFolder:
+        """Make the authority of a new mesh.
+
+        :raises ConfigError: if one is there already, or the folder cannot be written
+        """
+        if (path / "root.sealed").exists():
+            raise ConfigError(
+                f"{path} already holds an authority", fix="choose another folder", item=str(path)
+            )
+        try:
+            (path / "issuer").mkdir(parents=True, exist_ok=True, mode=0o700)
+            (path / "invites").mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}", item=str(path)) from error
+        path.chmod(0o700)
+        authority = Authority.generate(cluster)
+        operator, account, signing = (Ed25519PrivateKey.generate().private_bytes_raw() for _ in range(3))
+        signing_pub = Ed25519PrivateKey.from_private_bytes(signing).public_key().public_bytes_raw()
+        papers = Papers.mint(operator, account, (signing_pub,))
+        issuer = Issuer.generate(
+            authority, not_before_ms=now_ms - BACKDATE_MS, not_after_ms=now_ms + ISSUER_MS
+        )
+        write_private(path / "cluster", cluster)
+        broker = _Broker(papers.operator_jwt, papers.account_jwt, papers.account_pub.hex())
+        write_private(path / "broker.json", msgspec.json.encode(broker))
+        issuer.save(path / "issuer")
+        save_secret(path / "issuer" / "account.key", signing)
+        # Last: with the sealed root the folder is whole.
+        sealed = seal_secret(
+            authority.secret() + operator + account, passphrase=lock.passphrase, key=lock.key
+        )
+        write_private(path / "root.sealed", sealed)
+        return cls(path, issuer, papers, signing)
+
+    @classmethod
+    def open(cls, path: Path) -> AuthorityFolder:
+        """Open it for the issuer's work.
+
+        :raises ConfigError: if it is not there, not readable or damaged
+        """
+        issuer = Issuer.load(path / "issuer")
+        try:
+            broker = msgspec.json.decode((path / "broker.json").read_bytes(), type=_Broker)
+            papers = Papers(broker.operator_jwt, broker.account_jwt, bytes.fromhex(broker.account_pub))
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"{path / 'broker.json'} cannot be used: {error}", item=str(path)) from None
+        return cls(path, issuer, papers, load_secret(path / "issuer" / "account.key"))
+
+    def root(self, lock: RootLock) -> Authority:
+        """Unseal the root.
+
+        :raises ConfigError: if the lock is the wrong one
+        """
+        try:
+            sealed = (self.path / "root.sealed").read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read {self.path / 'root.sealed'}: {error.strerror}", item=str(self.path)
+            ) from error
+        secret = unseal_secret(sealed, passphrase=lock.passphrase, key=lock.key)
+        if len(secret) != SECRET_BYTES:
+            raise ConfigError("the sealed root is of another format", item=str(self.path))
+        return Authority.from_secret(self.cluster, secret)
+
+    def renew(self, lock: RootLock, now_ms: int) -> None:
+        """Give the issuer a new certificate and delegation of 90 days.
+
+        :raises ConfigError: if the lock is the wrong one
+        """
+        self.issuer = self.issuer.renewed(
+            self.root(lock), not_before_ms=now_ms - BACKDATE_MS, not_after_ms=now_ms + ISSUER_MS
+        )
+        self.issuer.save_papers(self.path / "issuer")
+
+    def due(self, now_ms: int) -> bool:
+        """Whether less than a third of the issuer's time is left."""
+        return self.issuer.certificate.not_after_ms - now_ms < ISSUER_MS // 3
+
+    def mint_login(self, login_pub: bytes, *, name: str, permissions: Permissions, expires_s: int) -> str:
+        """Sign a login for the broker."""
+        return mint_user(
+            self._signing_key,
+            login_pub,
+            name=name,
+            permissions=permissions,
+            expires_s=expires_s,
+            account_pub=self.papers.account_pub,
+        )
+
+    def __repr__(self) -> str:
+        return f"AuthorityFolder({self.path}, REDACTED)"
+
+
+def grants_in(folder: Path) -> tuple[Grant, ...]:
+    """The grants kept in a node's folder."""
+    return tuple(Grant.parse(path.read_bytes()) for path in sorted(folder.glob("*.grant")))
+
+
+def keep_grants(folder: Path, grants: Iterable[Grant]) -> bool:
+    """Keep further grants in a node's folder; whether any was new."""
+    fresh = False
+    for grant in grants:
+        path = folder / f"{grant.hash.hex()}.grant"
+        if not path.exists():
+            write_private(path, grant.raw)
+            fresh = True
+    return fresh
+
+
+def retire_grants(folder: Path, hashes: Iterable[bytes]) -> None:
+    """Put grants of a node's folder out of use; the files stay, under another name."""
+    gone = frozenset(hashes)
+    for path in folder.glob("*.grant"):
+        if Grant.parse(path.read_bytes()).hash in gone:
+            path.rename(path.with_name(path.name + REVOKED_SUFFIX))
+
+
+def read_identity(folder: Path) -> Identity | None:
+    """The identity kept in a node's folder, if one is."""
+    path = folder / "identity"
+    return Identity.parse(path.read_bytes()) if path.exists() else None

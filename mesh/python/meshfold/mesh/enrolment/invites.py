@@ -1,0 +1,139 @@
+"""Invites on the issuer's side: which tokens were made, and to which request each is bound.
+
+One file for each token, named by its id. A token binds to the first valid request; that request gets the same answer
+until the token's end, and no other gets any.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import msgspec
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.broker import Permissions
+from meshfold.mesh.enrolment.authority_folder import AuthorityFolder, write_private
+from meshfold.mesh.subjects import Subjects, cluster_text
+from meshfold.security import Capability
+from meshfold.security.join import SECRET_BYTES, JoinToken
+
+__all__ = ("Invite", "Invites")
+
+INVITES_MAX: Final = 10_000
+ROLES: Final = ("node", "operator")
+
+
+class Invite(msgspec.Struct, forbid_unknown_fields=True):
+    """A token as it was made, what it will grant, and what became of it."""
+
+    token: JoinToken
+    #: (actions, pattern) of the grant that joining brings
+    capabilities: list[tuple[int, str]]
+    #: the request it is bound to, and the document that request was answered with
+    body: bytes = b""
+    document: bytes = b""
+
+
+class Invites:
+    """The invites of an authority's folder."""
+
+    def __init__(self, authority: AuthorityFolder) -> None:
+        self._authority = authority
+        self._folder = authority.path / "invites"
+
+    def make(
+        self,
+        *,
+        mesh: str,
+        name: str,
+        roles: tuple[str, ...],
+        capabilities: tuple[Capability, ...],
+        url: str,
+        expires_ms: int,
+        site: str = "local",
+    ) -> JoinToken:
+        """Make a token for a node of that name.
+
+        :raises ConfigError: if there are too many invites, or the folder cannot be written
+        """
+        if sum(1 for _ in self._folder.glob("*")) >= INVITES_MAX:
+            raise ConfigError(
+                f"more than {INVITES_MAX} invites", fix=f"remove old files in {self._folder}", item="invites"
+            )
+        issuer = self._authority.issuer
+        token = JoinToken(
+            mesh=mesh,
+            cluster=issuer.cluster,
+            authority=issuer.trust.authority_hash,
+            enrol_pub=issuer.certificate.enrol_pub,
+            secret=os.urandom(SECRET_BYTES),
+            name=name,
+            roles=roles,
+            expires_ms=expires_ms,
+            url=url,
+        )
+        key = os.urandom(32)
+        token = msgspec.structs.replace(token, login_key=key, login_jwt=self._login(token, key, site))
+        capability_list = [(int(capability.actions), capability.pattern) for capability in capabilities]
+        self.save(Invite(token, capability_list))
+        return token
+
+    def _login(self, token: JoinToken, key: bytes, site: str) -> str:
+        """A login that may do nothing but ask to join with this token."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        subjects = Subjects(token.cluster, site)
+        return self._authority.mint_login(
+            Ed25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw(),
+            name=f"join {token.name}",
+            permissions=Permissions(
+                pub=(subjects.enrol(token.id),), sub=(f"{subjects.enrol_inbox(token.id)}.>",)
+            ),
+            expires_s=token.expires_ms // 1000,
+        )
+
+    def find(self, token_id: bytes) -> Invite | None:
+        """The invite of a token's id, if there is one.
+
+        :raises ConfigError: if its file is damaged
+        """
+        path = self._folder / token_id.hex()
+        try:
+            return msgspec.msgpack.decode(path.read_bytes(), type=Invite)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"the invite {path} cannot be used: {error}", item=str(path)) from None
+
+    def save(self, invite: Invite) -> None:
+        """Keep an invite durably.
+
+        :raises ConfigError: if it cannot be written
+        """
+        path = self._folder / invite.token.id.hex()
+        try:
+            write_private(path, msgspec.msgpack.encode(invite))
+        except OSError as error:
+            raise ConfigError(f"cannot write the invite {path}: {error.strerror}", item=str(path)) from error
+
+    def all(self) -> list[Invite]:
+        """Every invite, soonest end first."""
+        found = [
+            self.find(bytes.fromhex(path.name)) for path in self._folder.iterdir() if len(path.name) == 32
+        ]
+        return sorted((one for one in found if one is not None), key=lambda one: one.token.expires_ms)
+
+
+def describe(invite: Invite, now_ms: int) -> dict[str, object]:
+    """An invite for people: everything but its secret."""
+    token = invite.token
+    state = "used" if invite.body else ("expired" if now_ms > token.expires_ms else "open")
+    return {
+        "id": token.id.hex(),
+        "mesh": token.mesh,
+        "cluster": cluster_text(token.cluster),
+        "name": token.name,
+        "roles": list(token.roles),
+        "expires_ms": token.expires_ms,
+        "state": state,
+    }

@@ -1,0 +1,154 @@
+"""The joining side: a token becomes an identity, grants and a login in a folder of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from meshfold.core.errors import ConfigError, FrameRejected, TransportTimeout
+from meshfold.core.ports import Transport
+from meshfold.mesh.enrolment.authority_folder import keep_grants, write_private
+from meshfold.mesh.enrolment.member_folder import MemberFile, MemberFolder
+from meshfold.mesh.subjects import Subjects
+from meshfold.mesh.transport import Login, NatsTransport
+from meshfold.security import Grant, Identity, IssuerCertificate, NodeKeys
+from meshfold.security.join import JoinToken, check_answer_signature, new_body, open_answer, seal_request
+
+__all__ = ("JoinDocument", "join", "join_over")
+
+ASK_S: Final = 2.0
+TRIES_MAX: Final = 10
+RETRY_S: Final = 0.5
+
+
+class JoinDocument(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a join brings."""
+
+    member: MemberFile
+    identity: bytes
+    grants: list[bytes]
+    login_jwt: str
+
+
+async def join(
+    text: str, folder: Path, *, login: Login | None = None, url: str | None = None
+) -> MemberFolder:
+    """Join the mesh of a token and keep what it grants in `folder`. Asked again with the same folder, it goes on.
+
+    :param login: the operator's own login, for servers that know no JWTs of this mesh
+    :param url: where the server is, instead of what the token says
+    :raises ConfigError: if the token is none, expired, used or altered, or the folder cannot be used
+    :raises TransportClosed: if the server cannot be reached
+    :raises TransportTimeout: if no issuer answers
+    """
+    token = JoinToken.decode(text)
+    if MemberFolder.exists(folder):
+        raise ConfigError(
+            f"a node has already joined in {folder}",
+            fix="choose another folder, or run it as it is",
+            item="--dir",
+        )
+    if time.time() * 1000 > token.expires_ms:
+        raise ConfigError("the token has expired", fix="ask for a new one", item="token", reason="expired")
+    key = Ed25519PrivateKey.from_private_bytes(token.login_key) if token.login_key else None
+    chosen = login or (Login(jwt=lambda: token.login_jwt, sign=key.sign) if key else Login())
+    transport = NatsTransport(
+        url or token.url,
+        name=f"join {token.name}",
+        login=chosen,
+        inbox_prefix=Subjects(token.cluster).enrol_inbox(token.id),
+    )
+    await transport.connect()
+    try:
+        return await join_over(transport, token, folder, login)
+    finally:
+        await transport.close()
+
+
+async def join_over(
+    transport: Transport, token: JoinToken, folder: Path, login: Login | None = None
+) -> MemberFolder:
+    """Join over a connected transport. Raises as `join`."""
+    keys, body = _prepare(folder, token)
+    subject = Subjects(token.cluster).enrol(token.id)
+    last: Exception = TransportTimeout("nobody answers", subject=subject, timeout_s=ASK_S)
+    for _ in range(TRIES_MAX):
+        try:
+            answer = await transport.request(subject, seal_request(body, token), timeout_s=ASK_S)
+            return _accept(answer.data, token, keys, body, folder, login)
+        except (TransportTimeout, FrameRejected) as error:
+            # What does not prove to be the issuer's says nothing; the issuer may still answer.
+            last = error
+            await asyncio.sleep(RETRY_S)
+    if isinstance(last, FrameRejected):
+        raise ConfigError(
+            f"what answers is not the issuer of the token: {last}",
+            fix="is the server the one of the mesh? Ask who invited you",
+            item="token",
+            reason="impostor",
+        )
+    raise TransportTimeout(
+        f"no issuer of the mesh {token.mesh} answers",
+        fix="is its hub running? Ask who invited you",
+        subject=subject,
+        timeout_s=ASK_S * TRIES_MAX,
+    )
+
+
+def _prepare(folder: Path, token: JoinToken) -> tuple[NodeKeys, bytes]:
+    """Keys and request body, kept before anything is sent."""
+    pending = folder / "join.body"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        if pending.exists():
+            saved = pending.read_bytes()
+            if saved[:16] != token.id:
+                raise ConfigError(
+                    f"{folder} holds an unfinished join with another token",
+                    fix="use that token, or another folder",
+                    item="--dir",
+                )
+            return NodeKeys.load(folder), saved[16:]
+        keys = NodeKeys.generate()
+        keys.save(folder)
+        body = new_body(keys, token)
+        write_private(pending, token.id + body)
+    except OSError as error:
+        raise ConfigError(f"cannot use {folder}: {error.strerror}", item="--dir") from error
+    return keys, body
+
+
+def _accept(
+    data: bytes, token: JoinToken, keys: NodeKeys, body: bytes, folder: Path, login: Login | None
+) -> MemberFolder:
+    raw, signature = open_answer(data, token, keys, body)
+    try:
+        document = msgspec.msgpack.decode(raw, type=JoinDocument)
+    except msgspec.MsgspecError as error:
+        raise FrameRejected("decode", str(error)) from None
+    member = document.member
+    trust = member.trust()
+    now_ms = int(time.time() * 1000)
+    if trust.authority_hash != token.authority or member.cluster != token.cluster:
+        raise FrameRejected("root", "the answer is of another authority")
+    certificate = IssuerCertificate.parse(member.certificates[0])
+    certificate.verify(cluster=token.cluster, root_pub=trust.identity_root, now_ms=now_ms)
+    check_answer_signature(raw, signature, token, body, certificate.identity_pub)
+    identity = Identity.parse(document.identity)
+    identity.verify(cluster=token.cluster, issuers=trust.issuers(now_ms), now_ms=now_ms)
+    if (identity.node_pub, identity.name) != (keys.node_pub, token.name):
+        raise FrameRejected("member", "an identity of another node")
+    grants = [Grant.parse(grant) for grant in document.grants]
+    for grant in grants:
+        grant.verify(cluster=token.cluster, roots=frozenset({trust.grant_root}), now_ms=now_ms)
+    write_private(folder / "identity", document.identity)
+    keep_grants(folder, grants)
+    write_private(folder / "login.jwt", document.login_jwt.encode())
+    # Last: with this file the node has joined.
+    write_private(folder / "member.json", msgspec.json.encode(member))
+    return MemberFolder(folder, keys, member, login)

@@ -1,0 +1,47 @@
+"""`Enrolment`: what a node brings to take part, wherever it came from - local enrolment or a join token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshfold.mesh.subjects import Subjects
+from meshfold.mesh.transport import Login
+from meshfold.security import Grant, Identity, NodeKeys, Trust
+
+__all__ = ("Enrolment", "EnrolmentStore")
+
+
+class EnrolmentStore(Protocol):
+    """Where an enrolment lives, and where its logins come from."""
+
+    def login(self, subjects: Subjects, now_ms: int) -> Login:
+        """How to log in at the broker now."""
+        ...
+
+    def keep(self, grants: Iterable[Grant], trust: Trust, login_jwt: str) -> bool:
+        """Keep what a voter sent; whether the next login differs from the last."""
+        ...
+
+    def forget(self, hashes: Iterable[bytes]) -> None:
+        """Put revoked grants out of use; they are kept, so that enrolling anew does not bring them back."""
+        ...
+
+    def mint(
+        self, identity: Identity, grants: Iterable[Grant], subjects: Subjects, now_ms: int
+    ) -> str | None:
+        """A login for another node, if this store may make one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """Keys, identity and grants of a node, what it trusts, and its store."""
+
+    keys: NodeKeys
+    identity: Identity
+    grants: tuple[Grant, ...]
+    trust: Trust
+    voters: tuple[bytes, ...]
+    store: EnrolmentStore

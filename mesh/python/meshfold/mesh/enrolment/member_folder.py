@@ -1,0 +1,131 @@
+"""The folder of a joined node: its keys, identity, grants, login, and what it trusts.
+
+sign.key wrap.key login.key   the node's keys, made here and never sent
+join.body                     the join request under way, or done: asked again it gives the same answer
+identity, *.grant             what the mesh granted
+login.jwt                     the broker's login, replaced before it ends
+member.json                   mesh, cluster, servers, site, roots, issuers, voters
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from meshfold.core.errors import ConfigError, FrameRejected
+from meshfold.mesh.enrolment.authority_folder import (
+    grants_in,
+    keep_grants,
+    read_identity,
+    retire_grants,
+    write_private,
+)
+from meshfold.mesh.enrolment.kit import Enrolment
+from meshfold.mesh.subjects import Subjects
+from meshfold.mesh.transport import Login
+from meshfold.security import Grant, Identity, NodeKeys, Trust
+
+__all__ = ("MemberFile", "MemberFolder")
+
+
+class MemberFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a joined node knows of its mesh; also the document of a join answer, with identity, grants and login."""
+
+    mesh: str
+    cluster: bytes
+    url: str
+    site: str
+    identity_root: bytes
+    grant_root: bytes
+    certificates: tuple[bytes, ...]
+    voters: tuple[bytes, ...]
+
+    def trust(self) -> Trust:
+        """What the node pins."""
+        return Trust(self.cluster, self.identity_root, self.grant_root, self.certificates)
+
+
+@dataclass(frozen=True)
+class MemberFolder:
+    """State of a joined node on disk. Implements `EnrolmentStore`."""
+
+    path: Path
+    keys: NodeKeys
+    file: MemberFile
+    #: a login of the operator's own, for servers that know no JWTs of this mesh
+    foreign: Login | None = None
+
+    @classmethod
+    def exists(cls, path: Path) -> bool:
+        """Whether a node has joined here."""
+        return (path / "member.json").exists()
+
+    @classmethod
+    def open(cls, path: Path, foreign: Login | None = None) -> MemberFolder:
+        """Open the folder of a node that has joined.
+
+        :raises ConfigError: if none has, or a file cannot be used
+        """
+        try:
+            file = msgspec.json.decode((path / "member.json").read_bytes(), type=MemberFile)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"no node has joined a mesh in {path}",
+                fix="join one: meshfold join --dir DIR",
+                item=str(path),
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}", item=str(path)) from error
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"{path / 'member.json'} is damaged: {error}", item=str(path)) from None
+        return cls(path, NodeKeys.load(path), file, foreign)
+
+    def enrolment(self) -> Enrolment:
+        """What the node brings.
+
+        :raises ConfigError: if identity or grants are damaged
+        """
+        try:
+            identity = read_identity(self.path)
+            grants = grants_in(self.path)
+        except (FrameRejected, OSError) as error:
+            raise ConfigError(
+                f"the node's papers in {self.path} are damaged: {error}", item=str(self.path)
+            ) from None
+        if identity is None:
+            raise ConfigError(
+                f"no identity in {self.path}", fix="join again in another folder", item="identity"
+            )
+        return Enrolment(self.keys, identity, grants, self.file.trust(), self.file.voters, self)
+
+    def login(self, subjects: Subjects, now_ms: int) -> Login:
+        """The stored login, read anew at each connect."""
+        if self.foreign is not None:
+            return self.foreign
+        return Login(jwt=(self.path / "login.jwt").read_text, sign=self.keys.login_sign)
+
+    def keep(self, grants: Iterable[Grant], trust: Trust, login_jwt: str) -> bool:
+        """Keep what a voter sent; whether the next login differs from the last."""
+        changed = keep_grants(self.path, grants)
+        if trust.certificates != self.file.certificates:
+            fresh = msgspec.structs.replace(self.file, certificates=trust.certificates)
+            write_private(self.path / "member.json", msgspec.json.encode(fresh))
+        if login_jwt and login_jwt != (self.path / "login.jwt").read_text():
+            write_private(self.path / "login.jwt", login_jwt.encode())
+            changed = True
+        return changed
+
+    def forget(self, hashes: Iterable[bytes]) -> None:
+        """Put revoked grants out of use."""
+        retire_grants(self.path, hashes)
+
+    def mint(
+        self, identity: Identity, grants: Iterable[Grant], subjects: Subjects, now_ms: int
+    ) -> str | None:
+        """A joined node mints nothing."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"MemberFolder({self.path}, REDACTED)"
