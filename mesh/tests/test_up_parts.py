@@ -38,7 +38,7 @@ def test_messages_are_counted_whatever_their_payload_says_and_however_they_are_c
 def test_a_round_measures_every_route_once_and_each_core_for_itself() -> None:
     graph = Graph()
     marks = dict.fromkeys(routes_of(), "mark")
-    sampler = Sampler(graph, marks)
+    sampler = Sampler(graph, routes_of(), marks)
     sampler.round()
     total = sum(range(2_000_000))  # what a core does between two rounds shows in the second
     sampler.round()

@@ -7,6 +7,7 @@ newest whose process still runs. It names the folder of the mesh's authority, so
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     site: str = "local"
     #: name of the joined node whose folder this is; empty where the authority is here
     member: str = ""
+    #: the server belongs to whoever wrote this file: NATS_* variables mean another one
+    embedded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,10 @@ class Context:
     created_ns: int = 0
     site: str = "local"
     member: str = ""
-    #: a login of the operator's own, for servers that know no JWTs of this mesh; never written
+    embedded: bool = False
+    #: a login of the operator's own, for servers that know no JWTs of this mesh, and TLS; never written
     login: Login | None = None
+    tls: ssl.SSLContext | None = None
 
     @property
     def path(self) -> Path:
@@ -69,8 +74,8 @@ class Context:
     def _link(self) -> Path:
         return contexts_dir() / f"{self.mesh}-{self.pid}.json"
 
-    def save(self) -> Path:
-        """Write the file and its link; both are replaced atomically.
+    def save(self, *, link: bool = True) -> Path:
+        """Write the file and, unless told otherwise, its link; both are replaced atomically.
 
         :raises ConfigError: if the folder cannot be written
         """
@@ -85,12 +90,15 @@ class Context:
             self.created_ns,
             self.site,
             self.member,
+            self.embedded,
         )
         try:
             fresh = self.path.with_suffix(".new")
             fresh.touch(mode=0o600)
             fresh.write_bytes(msgspec.json.encode(record))
             fresh.replace(self.path)
+            if not link:
+                return self.path
             self._link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._link.unlink(missing_ok=True)
             self._link.symlink_to(self.path)
@@ -104,8 +112,12 @@ class Context:
 
     def remove(self) -> None:
         """Take the file and its link away. Idempotent."""
-        self._link.unlink(missing_ok=True)
+        self.unlink()
         self.path.unlink(missing_ok=True)
+
+    def unlink(self) -> None:
+        """Take the link away: the mesh stays, but this process no longer runs it. Idempotent."""
+        self._link.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, which: str | Path | None = None) -> Context:
@@ -160,6 +172,7 @@ class Context:
                 record.created_ns,
                 record.site,
                 record.member,
+                record.embedded,
             )
         except OSError as error:
             raise ConfigError(

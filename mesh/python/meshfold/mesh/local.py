@@ -96,6 +96,7 @@ class LocalMesh:
             (self._voter_raw,),
             os.getpid(),
             time.time_ns(),
+            embedded=True,
         )
         self.context.save()
 

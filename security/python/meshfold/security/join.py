@@ -169,7 +169,7 @@ def open_request(data: bytes, token: JoinToken, enrol_private: X25519PrivateKey)
         raise FrameRejected("short", "join request")
     body, mac = inner[:BODY_BYTES], inner[BODY_BYTES:]
     if not hmac.compare_digest(mac, _mac(token.key(b"request"), _transcript(token, body))):
-        raise FrameRejected("tag", "the token was altered, or is not the one that was issued")
+        raise FrameRejected("tag", "the token was altered, or is not the one that was issued", body=body)
     node_pub, wrap_pub, login_pub = body[:32], body[32:64], body[64:96]
     check_x25519_public(wrap_pub)
     check_ed25519_public(login_pub)
@@ -204,12 +204,7 @@ def open_answer(data: bytes, token: JoinToken, keys: NodeKeys, body: bytes) -> t
     if data[0] == REFUSED:
         raise _refusal(data, token, body)
     if data == UNKNOWN_ANSWER:
-        raise ConfigError(
-            "the mesh says that it does not know this token (nobody can prove that): it was withdrawn or altered",
-            fix="ask for a new one",
-            item="token",
-            reason="unknown",
-        )
+        raise FrameRejected("member", "no token of this id is known, says somebody")
     if data[0] != GRANTED:
         raise FrameRejected("kind", "join answer")
     try:

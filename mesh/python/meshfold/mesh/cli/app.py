@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, routes
+from meshfold.mesh.cli import grants, members, routes
 from meshfold.mesh.cli.options import AsJson, Chosen
 from meshfold.mesh.cli.support import emit, exit_code_of, parse_duration, run_on_mesh, say
 
@@ -29,6 +29,8 @@ audit = typer.Typer(no_args_is_help=True, help="Check the accounting.")
 app.add_typer(routes.app, name="route")
 app.add_typer(grants.app, name="grant")
 app.add_typer(audit, name="audit")
+app.add_typer(members.app)
+app.add_typer(members.node_app, name="node")
 
 
 @app.command()
@@ -193,6 +195,19 @@ def version(as_json: AsJson = False) -> None:
         server = "none"
     document = {"meshfold": installed("meshfold"), "native": VERSION, "server": server, "protocol": "MF1"}
     emit(document, as_json=as_json, lines=lambda found: [f"{key} {value}" for key, value in found.items()])
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of meshfold.toml.
+
+    Example: meshfold schema
+    """
+    import json
+
+    from meshfold.mesh.config import json_schema
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
 
 
 @app.command()

@@ -99,7 +99,14 @@ class Doorkeeper:
             self._reject("member", "join request with an unknown token")
             return UNKNOWN_ANSWER
         token = invite.token
-        request = open_request(data, token, self._authority.issuer.enrol_private)
+        try:
+            request = open_request(data, token, self._authority.issuer.enrol_private)
+        except FrameRejected as error:
+            if "body" not in error.fields:
+                raise
+            self._reject("tag", f"token of {token.name}")
+            text = "the token is not the one that was made: ask for a new one"
+            return seal_refusal("altered", text, token, error.fields["body"])  # type: ignore[arg-type]
         if self._hlc.now_ms() > token.expires_ms:
             self._reject("time", f"token of {token.name}")
             return seal_refusal("expired", "the token has expired; ask for a new one", token, request.body)

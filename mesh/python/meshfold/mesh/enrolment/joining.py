@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from pathlib import Path
 from typing import Final
@@ -35,11 +36,17 @@ class JoinDocument(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 async def join(
-    text: str, folder: Path, *, login: Login | None = None, url: str | None = None
+    text: str,
+    folder: Path,
+    *,
+    login: Login | None = None,
+    url: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> MemberFolder:
     """Join the mesh of a token and keep what it grants in `folder`. Asked again with the same folder, it goes on.
 
     :param login: the operator's own login, for servers that know no JWTs of this mesh
+    :param tls: for servers whose certificate is of a private authority
     :param url: where the server is, instead of what the token says
     :raises ConfigError: if the token is none, expired, used or altered, or the folder cannot be used
     :raises TransportClosed: if the server cannot be reached
@@ -56,6 +63,8 @@ async def join(
         raise ConfigError("the token has expired", fix="ask for a new one", item="token", reason="expired")
     key = Ed25519PrivateKey.from_private_bytes(token.login_key) if token.login_key else None
     chosen = login or (Login(jwt=lambda: token.login_jwt, sign=key.sign) if key else Login())
+    if tls is not None:
+        chosen = chosen.over(tls)
     transport = NatsTransport(
         url or token.url,
         name=f"join {token.name}",
@@ -64,26 +73,39 @@ async def join(
     )
     await transport.connect()
     try:
-        return await join_over(transport, token, folder, login)
+        return await join_over(transport, token, folder, url)
     finally:
         await transport.close()
 
 
 async def join_over(
-    transport: Transport, token: JoinToken, folder: Path, login: Login | None = None
+    transport: Transport,
+    token: JoinToken,
+    folder: Path,
+    url: str | None = None,
+    *,
+    retry_s: float = RETRY_S,
+    ask_s: float = ASK_S,
 ) -> MemberFolder:
     """Join over a connected transport. Raises as `join`."""
     keys, body = _prepare(folder, token)
     subject = Subjects(token.cluster).enrol(token.id)
-    last: Exception = TransportTimeout("nobody answers", subject=subject, timeout_s=ASK_S)
+    last: Exception = TransportTimeout("nobody answers", subject=subject, timeout_s=ask_s)
     for _ in range(TRIES_MAX):
         try:
-            answer = await transport.request(subject, seal_request(body, token), timeout_s=ASK_S)
-            return _accept(answer.data, token, keys, body, folder, login)
+            answer = await transport.request(subject, seal_request(body, token), timeout_s=ask_s)
+            return _accept(answer.data, token, keys, body, folder, url)
         except (TransportTimeout, FrameRejected) as error:
             # What does not prove to be the issuer's says nothing; the issuer may still answer.
             last = error
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(retry_s)
+    if isinstance(last, FrameRejected) and last.reason == "member":
+        raise ConfigError(
+            "whoever answers says that it does not know this token (nobody can prove that)",
+            fix="it was withdrawn, altered, or is of another mesh: ask for a new one",
+            item="token",
+            reason="unknown",
+        )
     if isinstance(last, FrameRejected):
         raise ConfigError(
             f"what answers is not the issuer of the token: {last}",
@@ -95,7 +117,7 @@ async def join_over(
         f"no issuer of the mesh {token.mesh} answers",
         fix="is its hub running? Ask who invited you",
         subject=subject,
-        timeout_s=ASK_S * TRIES_MAX,
+        timeout_s=ask_s * TRIES_MAX,
     )
 
 
@@ -124,7 +146,7 @@ def _prepare(folder: Path, token: JoinToken) -> tuple[NodeKeys, bytes]:
 
 
 def _accept(
-    data: bytes, token: JoinToken, keys: NodeKeys, body: bytes, folder: Path, login: Login | None
+    data: bytes, token: JoinToken, keys: NodeKeys, body: bytes, folder: Path, url: str | None
 ) -> MemberFolder:
     raw, signature = open_answer(data, token, keys, body)
     try:
@@ -149,6 +171,10 @@ def _accept(
     write_private(folder / "identity", document.identity)
     keep_grants(folder, grants)
     write_private(folder / "login.jwt", document.login_jwt.encode())
+    if url:
+        member = msgspec.structs.replace(member, url=url)
     # Last: with this file the node has joined.
     write_private(folder / "member.json", msgspec.json.encode(member))
-    return MemberFolder(folder, keys, member, login)
+    joined = MemberFolder(folder, keys, member)
+    joined.context().save(link=False)
+    return joined

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from meshfold.core.errors import ConfigError, FrameRejected
+from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.authority_folder import (
     grants_in,
     keep_grants,
@@ -54,8 +55,6 @@ class MemberFolder:
     path: Path
     keys: NodeKeys
     file: MemberFile
-    #: a login of the operator's own, for servers that know no JWTs of this mesh
-    foreign: Login | None = None
 
     @classmethod
     def exists(cls, path: Path) -> bool:
@@ -63,7 +62,7 @@ class MemberFolder:
         return (path / "member.json").exists()
 
     @classmethod
-    def open(cls, path: Path, foreign: Login | None = None) -> MemberFolder:
+    def open(cls, path: Path) -> MemberFolder:
         """Open the folder of a node that has joined.
 
         :raises ConfigError: if none has, or a file cannot be used
@@ -80,7 +79,23 @@ class MemberFolder:
             raise ConfigError(f"cannot read {path}: {error.strerror}", item=str(path)) from error
         except msgspec.MsgspecError as error:
             raise ConfigError(f"{path / 'member.json'} is damaged: {error}", item=str(path)) from None
-        return cls(path, NodeKeys.load(path), file, foreign)
+        return cls(path, NodeKeys.load(path), file)
+
+    def context(self) -> Context:
+        """The context by which nodes and commands find the mesh from here."""
+        identity = read_identity(self.path)
+        assert identity is not None
+        return Context(
+            self.file.mesh,
+            self.file.cluster,
+            self.file.url,
+            self.path,
+            None,
+            self.file.voters,
+            0,
+            site=self.file.site,
+            member=identity.name,
+        )
 
     def enrolment(self) -> Enrolment:
         """What the node brings.
@@ -102,8 +117,6 @@ class MemberFolder:
 
     def login(self, subjects: Subjects, now_ms: int) -> Login:
         """The stored login, read anew at each connect."""
-        if self.foreign is not None:
-            return self.foreign
         return Login(jwt=(self.path / "login.jwt").read_text, sign=self.keys.login_sign)
 
     def keep(self, grants: Iterable[Grant], trust: Trust, login_jwt: str) -> bool:

@@ -14,6 +14,7 @@ from meshfold.core.errors import ConfigError, MeshfoldError, WiringError
 from meshfold.core.registry import CONTRACTS
 from meshfold.mesh.bridge import Bridge
 from meshfold.mesh.clocks import SystemClock
+from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import Enrolment, MemberFolder, enrol_locally
 from meshfold.mesh.enrolment.local import OPERATOR
@@ -30,6 +31,10 @@ START_S = 30.0
 STOP_S = 15.0
 
 
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def _enrolment(context: Context, name: str) -> Enrolment:
     if context.authority_dir is not None:
         return enrol_locally(context, name, SystemClock().now()[0] // 1_000_000)
@@ -39,7 +44,7 @@ def _enrolment(context: Context, name: str) -> Enrolment:
             fix=f"leave the name out, or use {context.member}",
             item="name",
         )
-    return MemberFolder.open(context.state_dir, context.login).enrolment()
+    return MemberFolder.open(context.state_dir).enrolment()
 
 
 class Node:
@@ -70,21 +75,22 @@ class Node:
         creds: str | Path | None = None,
         state_dir: str | Path | None = None,
     ) -> Node:
-        """Find the mesh and enrol in it as `name`; entering the node connects.
+        """Find the mesh and take part in it as `name`; entering the node connects.
 
-        :param name: the node's name; None takes `MESHFOLD_NAME`, else `operator`
-        :param context: a context file or the name of a mesh; None takes `MESHFOLD_CONTEXT`, else the newest that runs
-        :raises ConfigError: if no mesh is found, or its files cannot be read, or an option has no meaning here
+        What is not given is taken from `meshfold.toml`, `MESHFOLD_*` and `NATS_*` variables.
+
+        :param name: the node's name; None takes the joined node's own, else `operator`
+        :param context: a context file or the name of a mesh; None takes `state_dir`, `MESHFOLD_CONTEXT`, else the newest
+            mesh that runs on this machine
+        :param config: a `meshfold.toml`
+        :param nats: the server's URL, or several joined by commas, instead of what the context says
+        :param creds: a creds file, for servers that know no JWTs of this mesh
+        :param state_dir: folder where a node has joined, or of a mesh that `meshfold init` made
+        :raises ConfigError: if no mesh is found, or files, variables or options cannot be used
         """
-        for option, value in (("config", config), ("nats", nats), ("creds", creds), ("state_dir", state_dir)):
-            if value is not None:
-                raise ConfigError(
-                    f"{option}= needs a mesh joined by token, which this version does not have",
-                    fix="start the mesh with `meshfold up` and leave the option out",
-                    item=option,
-                )
-        chosen = context if context is not None else os.environ.get("MESHFOLD_CONTEXT")
-        return cls(name or os.environ.get("MESHFOLD_NAME") or OPERATOR, Context.load(chosen))
+        options = {"name": name, "nats": nats, "creds": _text(creds), "dir": _text(state_dir)}
+        found, chosen = find_mesh(context, None if config is None else Path(config), options)
+        return cls(chosen.name or found.member or OPERATOR, found)
 
     @property
     def graph(self) -> Graph:

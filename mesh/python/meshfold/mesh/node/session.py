@@ -28,7 +28,7 @@ from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
-from meshfold.mesh.transport import NatsTransport
+from meshfold.mesh.transport import Login, NatsTransport
 from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, Policy, Sealer
 
 __all__ = ("Session",)
@@ -93,7 +93,7 @@ class Session:
         self.transport = NatsTransport(
             self.context.url,
             name=self.name,
-            login=enrolment.store.login(self.subjects, self.hlc.now_ms()),
+            login=self._login(enrolment),
             inbox_prefix=self.subjects.inbox(self.identity.tag),
         )
         self.transport.on_event(self._on_event)
@@ -122,6 +122,10 @@ class Session:
             reject=self.reject,
             policy_epoch=lambda: self.policy_epoch,
         )
+
+    def _login(self, enrolment: Enrolment) -> Login:
+        own = self.context.login or enrolment.store.login(self.subjects, self.hlc.now_ms())
+        return own.over(self.context.tls) if self.context.tls is not None else own
 
     @property
     def is_voter(self) -> bool:

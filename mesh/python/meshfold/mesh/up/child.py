@@ -38,7 +38,7 @@ async def edge(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
         await node.share(r).ready(READY_S)
     node.read(PRESSURE)
     tell("ready")
-    sampler = Sampler(node.graph, marks)
+    sampler = Sampler(node.graph, routes_of(), marks)
     while not stop.is_set():
         sampler.round()
         try:

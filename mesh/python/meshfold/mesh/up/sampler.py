@@ -74,35 +74,37 @@ SCHEMA: Schema[Sample] = Schema.json(Sample, name="host-sample")
 TOP_SCHEMA: Schema[Top] = Schema.json(Top, name="host-top")
 
 
-def routes_of() -> dict[str, Route[Any]]:
+def routes_of(owner: str = "edge") -> dict[str, Route[Any]]:
     """Every route of the sampler by stream name; `heartbeat` is the one declared plaintext."""
-    found: dict[str, Route[Any]] = {name: route("edge", "host", name, schema=SCHEMA) for name in _streams()}
-    found["top"] = route("edge", "host", "top", schema=TOP_SCHEMA)
-    found["heartbeat"] = route("edge", "host", "heartbeat", schema=SCHEMA, secrecy="none")
+    found: dict[str, Route[Any]] = {name: route(owner, "host", name, schema=SCHEMA) for name in _streams()}
+    found["top"] = route(owner, "host", "top", schema=TOP_SCHEMA)
+    found["heartbeat"] = route(owner, "host", "heartbeat", schema=SCHEMA, secrecy="none")
     return found
 
 
 class Sampler:
-    """Publishes one round of measurements at a time."""
+    """Publishes one round of measurements at a time; `marks` are the canaries of routes that have one."""
 
-    def __init__(self, graph: Graph, marks: dict[str, str]) -> None:
+    def __init__(
+        self, graph: Graph, routes: dict[str, Route[Any]], marks: dict[str, str] | None = None
+    ) -> None:
         self._graph = graph
-        self._marks = marks
-        self._routes = routes_of()
+        self._routes = routes
+        self._marks = marks or {}
         self._rounds = 0
 
     def round(self) -> None:
         """Publish every fast route, and once a second the top processes."""
         for name, values in _measure().items():
             if name in self._routes:
-                self._publish(name, Sample(values, self._marks[name]))
-        self._publish("heartbeat", Sample({"rounds": float(self._rounds)}, self._marks["heartbeat"]))
+                self._publish(name, Sample(values, self._marks.get(name, "")))
+        self._publish("heartbeat", Sample({"rounds": float(self._rounds)}, self._marks.get("heartbeat", "")))
         if self._rounds % int(FAST_HZ) == 0:
-            self._publish("top", Top(_top(), self._marks["top"]))
+            self._publish("top", Top(_top(), self._marks.get("top", "")))
         self._rounds += 1
 
     def _publish(self, name: str, sample: Sample | Top) -> None:
-        self._graph.publish(self._routes[name], sample, correlation=self._marks[name])
+        self._graph.publish(self._routes[name], sample, correlation=self._marks.get(name))
 
 
 def _top() -> list[tuple[str, float]]:

@@ -1,0 +1,282 @@
+"""`meshfold init`, `invite`, `join`, `node run`: making a mesh, letting nodes in, running one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.cli.options import AsJson, Chosen
+from meshfold.mesh.cli.support import emit, parse_duration, say
+
+__all__ = ("app", "node_app")
+
+app = typer.Typer()
+node_app = typer.Typer(no_args_is_help=True, help="Run a node.")
+Folder = Annotated[Path, typer.Option("--dir", help="folder of its state, made if needed")]
+Server = Annotated[str | None, typer.Option("--nats", help="the server's URL, such as nats://host:4222")]
+PASSPHRASE_BYTES_MAX = 4096
+
+
+def _lock(passphrase_file: Path | None, key_file: Path | None, *, new: bool) -> Any:
+    """What the root is sealed under: a passphrase from a file or asked for, or a key file."""
+    from meshfold.mesh.enrolment import RootLock
+
+    if passphrase_file is not None and key_file is not None:
+        raise ConfigError("give --passphrase-file or --key-file, and not both", item="--key-file")
+    if key_file is not None:
+        return RootLock.new_file(key_file) if new and not key_file.exists() else RootLock.file(key_file)
+    if passphrase_file is not None:
+        try:
+            raw = passphrase_file.read_bytes()[: PASSPHRASE_BYTES_MAX + 1]
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read {passphrase_file}: {error.strerror}", item="--passphrase-file"
+            ) from error
+        return RootLock(passphrase=raw.strip(b"\r\n"))
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "the root key has to be sealed under something",
+            fix="name a --passphrase-file or a --key-file",
+            item="--passphrase-file",
+        )
+    typed = typer.prompt("passphrase of the root key", hide_input=True, confirmation_prompt=new, err=True)
+    return RootLock(passphrase=str(typed).encode())
+
+
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="file with the passphrase of the root key")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", help="32-byte key file instead of a passphrase; made if it is not there"),
+]
+
+
+@app.command()
+def init(
+    folder: Folder,
+    mesh: Annotated[str, typer.Option("--mesh", help="name of the mesh")] = "mesh",
+    voter: Annotated[
+        str, typer.Option("--voter", help="name of the node that hosts the control log")
+    ] = "hub",
+    nats: Annotated[
+        str, typer.Option("--nats", help="where nodes find the server")
+    ] = "nats://127.0.0.1:4222",
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a mesh: its sealed root, its issuer, its first voter, and the configuration of a nats-server for it.
+
+    Example: meshfold init --dir ./mesh --key-file ./root.key --nats nats://broker:4222
+    """
+    from meshfold.mesh.enrolment.found import SERVER_CONF, found_mesh
+
+    lock = _lock(passphrase_file, key_file, new=True)
+    made = found_mesh(folder, lock, mesh=mesh, voter=voter, url=nats)
+    document = {
+        "mesh": mesh,
+        "node": made.voter.name,
+        "id": made.voter.tag.hex(),
+        "fingerprint": made.fingerprint,
+        "dir": str(folder),
+        "server_config": str(folder / SERVER_CONF),
+    }
+    emit(
+        document,
+        as_json=as_json,
+        lines=lambda found: [
+            f"mesh {mesh} in {folder}; authority {found['fingerprint'][:16]}",
+            f"start a server:  nats-server -c {found['server_config']}",
+            f"start the voter: meshfold node run --dir {folder}",
+            f"let a node in:   meshfold invite NAME --context {folder}/context.json",
+        ],
+    )
+
+
+@app.command()
+def renew(
+    folder: Folder,
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the issuer a new certificate of 90 days from the sealed root.
+
+    Example: meshfold renew --dir ./mesh --key-file ./root.key
+    """
+    from meshfold.mesh.enrolment import AuthorityFolder
+
+    authority = AuthorityFolder.open(folder / "authority")
+    authority.renew(_lock(passphrase_file, key_file, new=False), time.time_ns() // 1_000_000)
+    until_ms = authority.issuer.certificate.not_after_ms
+    emit(
+        {"not_after_ms": until_ms},
+        as_json=as_json,
+        lines=lambda found: [f"the issuer's certificate holds until {time.ctime(until_ms / 1000)}"],
+    )
+
+
+@app.command()
+def invite(
+    name: Annotated[str | None, typer.Argument(help="name the new node will have")] = None,
+    for_: Annotated[str, typer.Option("--for", help="how long the token holds")] = "24h",
+    operator: Annotated[
+        bool, typer.Option("--operator", help="reading and administration of everything")
+    ] = False,
+    no_grants: Annotated[
+        bool, typer.Option("--no-grants", help="an identity alone; grant it things later")
+    ] = False,
+    nats: Server = None,
+    out: Annotated[Path | None, typer.Option("--out", help="write the token to this file (0600)")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="list the tokens that were made")] = False,
+    context: Chosen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a one-time token by which a node joins. Whoever holds it first can use it: hand it over safely.
+
+    Example: meshfold invite edge-1 --for 1h --out edge-1.token
+    """
+    from meshfold.core import escape_token
+    from meshfold.mesh.context import Context
+    from meshfold.mesh.enrolment import AuthorityFolder, capabilities_for
+    from meshfold.mesh.enrolment.authority_folder import write_private
+    from meshfold.mesh.enrolment.invites import Invites, describe
+    from meshfold.mesh.transport import check_url
+
+    chosen = Context.load(context)
+    if chosen.authority_dir is None:
+        raise ConfigError(
+            "tokens are made where the mesh's issuer is", fix="run it on that machine", item="issuer"
+        )
+    invites = Invites(AuthorityFolder.open(chosen.authority_dir))
+    now_ms = time.time_ns() // 1_000_000
+    if list_:
+        emit(
+            {"invites": [describe(one, now_ms) for one in invites.all()]},
+            as_json=as_json,
+            lines=lambda found: [
+                f"{row['id'][:16]} {row['name']:<16} {row['state']}" for row in found["invites"]
+            ],
+        )
+        return
+    if not name or escape_token(name) != name or len(name) > 48:
+        raise ConfigError(
+            f"{name!r} cannot be a node's name", fix="use a-z, 0-9 and -, at most 48", item="NAME"
+        )
+    token = invites.make(
+        mesh=chosen.mesh,
+        name=name,
+        roles=("operator",) if operator else ("node",),
+        capabilities=() if no_grants else capabilities_for(name, operator=operator),
+        url=check_url(nats or chosen.url),
+        expires_ms=now_ms + int(parse_duration(for_, "--for") * 1000),
+        site=chosen.site,
+    )
+    document = {"mesh": chosen.mesh, "node": name, "id": token.id.hex(), "expires_ms": token.expires_ms}
+    if out is not None:
+        try:
+            write_private(out, token.encode().encode() + b"\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write {out}: {error.strerror}", item="--out") from error
+        emit(document, as_json=as_json, lines=lambda found: [f"token of {name} in {out}"])
+        return
+    emit({**document, "token": token.encode()}, as_json=as_json, lines=lambda found: [found["token"]])
+
+
+def _token_text(token_file: Path | None) -> str:
+    """The token: from a file, the variable or stdin, never from the command line, which others can see."""
+    from meshfold.security.join import TOKEN_TEXT_MAX
+
+    if token_file is not None:
+        try:
+            return token_file.read_text()[: TOKEN_TEXT_MAX + 2]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {token_file}: {error}", item="--token-file") from None
+    if os.environ.get("MESHFOLD_JOIN_TOKEN"):
+        return os.environ["MESHFOLD_JOIN_TOKEN"]
+    if sys.stdin.isatty():
+        return str(typer.prompt("join token", hide_input=True, err=True))
+    return sys.stdin.read(TOKEN_TEXT_MAX + 2)
+
+
+@app.command()
+def join(
+    folder: Folder,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="file with the token")] = None,
+    nats: Server = None,
+    creds: Annotated[Path | None, typer.Option("--creds", help="creds file for a server of your own")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join a mesh with a token from a file, MESHFOLD_JOIN_TOKEN or stdin. Asked again, it goes on where it stopped.
+
+    Example: meshfold join --dir ./edge-1 --token-file edge-1.token
+    """
+    import asyncio
+
+    from meshfold.mesh.config import foreign_login, load_settings, tls_of
+    from meshfold.mesh.enrolment.joining import join as join_mesh
+
+    settings = load_settings(options={"nats": nats, "creds": str(creds) if creds else None})
+    login, tls = foreign_login(settings), tls_of(settings)
+    if login is not None and tls is not None:
+        login = login.over(tls)
+    joined = asyncio.run(join_mesh(_token_text(token_file), folder, login=login, url=settings.nats, tls=tls))
+    identity = joined.enrolment().identity
+    emit(
+        {"mesh": joined.file.mesh, "node": identity.name, "id": identity.tag.hex(), "dir": str(folder)},
+        as_json=as_json,
+        lines=lambda found: [
+            f"{found['node']} joined {found['mesh']}; run it: meshfold node run --dir {folder}"
+        ],
+    )
+
+
+@node_app.command("run")
+def run(
+    config: Annotated[Path | None, typer.Option("--config", help="a meshfold.toml")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="name of the node, where the authority is")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", help="folder of its state")] = None,
+    nats: Server = None,
+    creds: Annotated[Path | None, typer.Option("--creds", help="creds file for a server of your own")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="join with this token if the folder holds no identity")
+    ] = None,
+    app_name: Annotated[
+        str | None, typer.Option("--app", help="sampler, reader or package.module:function")
+    ] = None,
+    read: Annotated[list[str] | None, typer.Option("--read", help="a route to bridge in")] = None,
+    health_listen: Annotated[
+        str | None,
+        typer.Option("--health-listen", help="address of health and metrics, such as 127.0.0.1:8080"),
+    ] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning, error")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="text or json")] = None,
+) -> None:
+    """Run a node in the foreground until SIGTERM or Ctrl-C; then it drains.
+
+    Example: meshfold node run --dir ./edge-1 --app sampler
+    """
+    from meshfold.mesh.cli.running import run_in_foreground
+
+    options: dict[str, Any] = {
+        "name": name,
+        "dir": str(folder) if folder else None,
+        "nats": nats,
+        "creds": str(creds) if creds else None,
+        "join_token_file": str(token_file) if token_file else None,
+        "app": app_name,
+        "read": read or None,
+        "health_listen": health_listen,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
+    run_in_foreground(config, options)
+    say("stopped")

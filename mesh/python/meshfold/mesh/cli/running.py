@@ -1,0 +1,106 @@
+"""What `meshfold node run` does: settings, logs, joining where needed, then the node until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.cli.support import say
+from meshfold.mesh.config import NodeSettings, foreign_login, load_settings, tls_of
+from meshfold.mesh.config.finding import find_mesh
+from meshfold.mesh.node import Node
+from meshfold.mesh.node.runner import load_app, run_node
+from meshfold.security import Identity
+
+__all__ = ("configure_logs", "run_in_foreground")
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document)
+
+
+def configure_logs(settings: NodeSettings) -> None:
+    """Send logs to stderr as settings say."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if settings.log_format == "json" else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
+    """Run a node until SIGTERM or SIGINT.
+
+    :raises ConfigError: if settings, folder or token cannot be used
+    :raises MeshfoldError: as joining and entering the node do
+    """
+    settings = load_settings(config, options=options)
+    configure_logs(settings)
+    if settings.dir is None:
+        raise ConfigError("a node needs a folder for its state", fix="name one with --dir", item="dir")
+    app = load_app(settings.app, settings.read)
+    asyncio.run(_run(config, options, settings, Path(settings.dir), app))
+
+
+async def _run(
+    config: Path | None, options: dict[str, Any], settings: NodeSettings, folder: Path, app: Any
+) -> None:
+    if not (folder / "context.json").exists():
+        await _join(settings, folder)
+    context, settings = find_mesh(None, config, options)
+    name = settings.name or context.member or Identity.parse(context.voters[0]).name
+    node = Node(name, context)
+    announced = dataclasses.replace(context, pid=os.getpid(), created_ns=time.time_ns())
+
+    async def ready(running: Node) -> None:
+        if context.authority_dir is not None:
+            announced.save()
+        say(f"{name} runs in mesh {context.mesh} as {running.id}")
+
+    try:
+        await run_node(node, app, on_ready=ready)
+    finally:
+        announced.unlink()
+
+
+def _token(settings: NodeSettings) -> str:
+    if settings.join_token_file is None:
+        return os.environ.get("MESHFOLD_JOIN_TOKEN", "")
+    try:
+        return Path(settings.join_token_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read {settings.join_token_file}: {error}", item="join_token_file"
+        ) from None
+
+
+async def _join(settings: NodeSettings, folder: Path) -> None:
+    from meshfold.mesh.enrolment.joining import join
+
+    text = _token(settings)
+    if not text:
+        raise ConfigError(
+            f"no node has joined a mesh in {folder}",
+            fix="set MESHFOLD_JOIN_TOKEN or name a --token-file; `meshfold invite` makes tokens",
+            item="dir",
+        )
+    await join(text, folder, login=foreign_login(settings), url=settings.nats, tls=tls_of(settings))

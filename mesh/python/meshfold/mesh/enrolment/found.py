@@ -1,0 +1,66 @@
+"""`meshfold init`: a mesh without a server of its own - authority, first voter, context, and a server's configuration."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshfold.core import escape_token
+from meshfold.core.errors import ConfigError
+from meshfold.mesh.broker.server import CONTROL_LINE_BYTES, PAYLOAD_BYTES
+from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment.authority_folder import AuthorityFolder, RootLock, write_private
+from meshfold.mesh.enrolment.local import local_identity
+from meshfold.mesh.transport import check_url
+from meshfold.security import Identity
+
+__all__ = ("Founded", "found_mesh")
+
+SERVER_CONF: Final = "nats-server.conf"
+NAME_CHARS_MAX: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """A mesh that was made."""
+
+    context: Context
+    voter: Identity
+    fingerprint: str
+
+
+def found_mesh(folder: Path, lock: RootLock, *, mesh: str, voter: str, url: str) -> Founded:
+    """Make a mesh in `folder`: its authority, the identity of the node that hosts the control log, and a context.
+
+    Also writes `nats-server.conf`, by which a nats-server takes the logins of this mesh.
+
+    :param url: where nodes will find the server
+    :raises ConfigError: if the folder holds a mesh already or cannot be written, or a name cannot be one
+    """
+    check_url(url)
+    for what, name in (("mesh", mesh), ("voter", voter)):
+        if not 0 < len(name) <= NAME_CHARS_MAX or escape_token(name) != name:
+            raise ConfigError(
+                f"{name!r} cannot be the name of a {what}", fix="use a-z, 0-9 and -, at most 48", item=what
+            )
+    authority = folder / "authority"
+    if (authority / "root.sealed").exists():
+        raise ConfigError(f"{folder} already holds a mesh", fix="choose another folder", item="--dir")
+    now_ms = time.time_ns() // 1_000_000
+    opened = AuthorityFolder.found(authority, os.urandom(16), lock, now_ms)
+    folder.chmod(0o700)
+    _, identity = local_identity(opened, folder / "nodes", voter, now_ms, ("node", "voter"))
+    context = Context(mesh, opened.cluster, url, folder, authority, (identity.raw,), 0, time.time_ns())
+    context.save(link=False)
+    conf = (
+        "# A nats-server that takes the logins of this mesh: nats-server -c nats-server.conf\n"
+        "# Nothing in here is secret.\n"
+        'listen: "0.0.0.0:4222"\n'
+        f"max_control_line: {CONTROL_LINE_BYTES}\n"
+        f"max_payload: {PAYLOAD_BYTES}\n" + opened.papers.config()
+    )
+    write_private(folder / SERVER_CONF, conf.encode())
+    return Founded(context, identity, opened.issuer.trust.authority_hash.hex())
