@@ -30,7 +30,8 @@ const HAS_GUARDS: u64 = 512;
 const HAS_LABELS: u64 = 1024;
 const HAS_PARENTS: u64 = 2048;
 const HAS_TAINTS: u64 = 4096;
-const HAS_ALL: u64 = 8191;
+const HAS_TRACE: u64 = 8192;
+const HAS_ALL: u64 = 16_383;
 
 /// Why bytes are not a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct BatchError(pub &'static str);
 
 /// Encode both sections. The events must be of one route, producer and incarnation with consecutive numbers.
 pub fn encode(events: &[Arc<Event>]) -> (Vec<u8>, Vec<u8>) {
-    let mut meta = Vec::with_capacity(32 + events.len() * 40);
+    let mut meta = Vec::with_capacity(32 + events.len() * 24);
     let mut payload = Vec::with_capacity(
         8 + events
             .iter()
@@ -81,13 +82,13 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
         (HAS_LABELS, !e.labels.is_empty()),
         (HAS_PARENTS, !e.parents.is_empty()),
         (HAS_TAINTS, e.taints != 0),
+        (HAS_TRACE, e.trace != e.usual_trace()),
     ] {
         has |= if there { bit } else { 0 };
     }
     put(out, has);
     put(out, zigzag(e.time.wrapping_sub(previous_time)));
     put(out, zigzag(e.ingest.wrapping_sub(e.time)));
-    out.extend_from_slice(&e.trace);
     for (bit, value) in [
         (HAS_LOGICAL, e.logical),
         (HAS_EPOCH, e.epoch),
@@ -136,6 +137,9 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
     if e.taints != 0 {
         put(out, e.taints);
     }
+    if has & HAS_TRACE != 0 {
+        out.extend_from_slice(&e.trace);
+    }
 }
 
 /// Decode a batch of the given route, producer and incarnation. `payload` None: the metadata-only form.
@@ -161,7 +165,7 @@ pub fn decode(
     if first == 0 || first.checked_add(count as u64).is_none() {
         return Err(BatchError("sequence number"));
     }
-    let mut events = Vec::with_capacity(count.min(meta.len() / 18 + 1));
+    let mut events = Vec::with_capacity(count.min(meta.len() / 3 + 1));
     let mut time = 0;
     for index in 0..count as u64 {
         let mut event = Event {
@@ -195,7 +199,6 @@ fn decode_event(m: &mut Reader, e: &mut Event, previous_time: i64) -> Result<(),
     }
     e.time = previous_time.wrapping_add(unzigzag(m.uint()?));
     e.ingest = e.time.wrapping_add(unzigzag(m.uint()?));
-    e.trace.copy_from_slice(m.take(16)?);
     if has & HAS_LOGICAL != 0 {
         e.logical = m.nonzero()?;
     }
@@ -243,6 +246,14 @@ fn decode_event(m: &mut Reader, e: &mut Event, previous_time: i64) -> Result<(),
         if taint::normalize(e.taints) != e.taints {
             return Err(BatchError("taints"));
         }
+    }
+    e.trace = e.usual_trace();
+    if has & HAS_TRACE != 0 {
+        let trace = m.take(16)?;
+        if trace == e.trace {
+            return Err(BatchError("a trace that is the usual one"));
+        }
+        e.trace.copy_from_slice(trace);
     }
     Ok(())
 }

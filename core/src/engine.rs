@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::batch::{self, BatchError};
 use crate::counters::{Counters, Ledger};
-use crate::event::{Event, EventId, Tag, add_parent};
+use crate::event::{Event, EventId, Tag, add_parent, root_trace};
 use crate::inlet::Track;
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::ring::{Overflow, Ring};
@@ -144,12 +144,11 @@ pub struct Engine {
     next_edge: u32,
     input: VecDeque<(usize, Arc<Event>)>,
     turn: VecDeque<(u32, Arc<Event>)>,
-    random: u64,
 }
 
 impl Engine {
-    /// Make an empty graph. `seed` gives the trace ids.
-    pub fn new(producer: Tag, incarnation: Tag, seed: u64) -> Self {
+    /// Make an empty graph.
+    pub fn new(producer: Tag, incarnation: Tag) -> Self {
         Self {
             producer,
             incarnation,
@@ -159,7 +158,6 @@ impl Engine {
             next_edge: 1,
             input: VecDeque::new(),
             turn: VecDeque::new(),
-            random: seed,
         }
     }
 
@@ -301,13 +299,19 @@ impl Engine {
     }
 
     fn make(&mut self, route: usize, input: Input, source: Option<&Event>) -> Arc<Event> {
-        let (trace, causality) = self.chain(&input.parents, source);
-        let r = &mut self.routes[route];
-        let mut event = Event {
-            route: r.tag,
+        let own = EventId {
             producer: self.producer,
             incarnation: self.incarnation,
-            seq: r.next_seq,
+            route: self.routes[route].tag,
+            seq: self.routes[route].next_seq,
+        };
+        let (trace, causality) = self.chain(own, &input.parents, source);
+        let r = &mut self.routes[route];
+        let mut event = Event {
+            route: own.route,
+            producer: own.producer,
+            incarnation: own.incarnation,
+            seq: own.seq,
             time: input.time,
             ingest: input.ingest,
             trace,
@@ -333,7 +337,8 @@ impl Engine {
 
     /// Trace and causality (S30): inputs of one trace go on in it, a root or inputs of several begin a new one.
     fn chain(
-        &mut self,
+        &self,
+        own: EventId,
         parents: &[EventId],
         source: Option<&Event>,
     ) -> ([u8; 16], Option<EventId>) {
@@ -349,30 +354,14 @@ impl Engine {
                 match &found {
                     None => found = Some((event.trace, event.causality.unwrap_or(*id))),
                     Some((trace, _)) if *trace == event.trace => {}
-                    Some(_) => return (self.trace(), Some(parents[parents.len() - 1])),
+                    Some(_) => return (root_trace(&own), Some(parents[parents.len() - 1])),
                 }
             }
         }
         match found {
             Some((trace, causality)) => (trace, Some(causality)),
-            None => (self.trace(), parents.last().copied()),
+            None => (root_trace(&own), parents.last().copied()),
         }
-    }
-
-    fn trace(&mut self) -> [u8; 16] {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.next_random().to_be_bytes());
-        id[8..].copy_from_slice(&self.next_random().to_be_bytes());
-        id
-    }
-
-    /// splitmix64: trace ids need to be spread, not secret.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     /// Do what needs no host, and say what the host has to do next.

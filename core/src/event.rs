@@ -85,7 +85,39 @@ pub struct Event {
     pub payload: Option<Arc<[u8]>>,
 }
 
+/// Trace id of an event that begins a trace: spread over 128 bits from its id, so that it need not travel.
+///
+/// Two lanes of the splitmix64 finaliser over the four words of the id. Ids are unique, so traces are; secrecy is not
+/// asked of them.
+pub fn root_trace(id: &EventId) -> [u8; 16] {
+    let words = [id.producer, id.incarnation, id.route].map(u64::from_be_bytes);
+    let mut trace = [0; 16];
+    for (half, start) in trace.chunks_exact_mut(8).zip([TRACE_LANE_1, TRACE_LANE_2]) {
+        let lane = words
+            .into_iter()
+            .chain([id.seq])
+            .fold(start, |lane, word| mix(lane ^ word));
+        half.copy_from_slice(&lane.to_be_bytes());
+    }
+    trace
+}
+
+const TRACE_LANE_1: u64 = 0x9e37_79b9_7f4a_7c15;
+const TRACE_LANE_2: u64 = 0x3c6e_f372_fe94_f82a;
+
+fn mix(lane: u64) -> u64 {
+    let z = lane.wrapping_add(TRACE_LANE_1);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Event {
+    /// The trace this event is in unless it says otherwise: that of the event which began its chain (S30).
+    pub fn usual_trace(&self) -> [u8; 16] {
+        root_trace(&self.causality.unwrap_or_else(|| self.id()))
+    }
+
     /// The event's id.
     pub fn id(&self) -> EventId {
         EventId {

@@ -311,11 +311,11 @@ fn source_route(graph: &GraphBase, py: Python<'_>, event: &Inner) -> PyResult<Py
 #[pymethods]
 impl GraphBase {
     #[new]
-    #[pyo3(signature = (producer, incarnation, seed, clock))]
-    fn new(producer: Tag, incarnation: Tag, seed: u64, clock: Option<Py<PyAny>>) -> Self {
+    #[pyo3(signature = (producer, incarnation, clock))]
+    fn new(producer: Tag, incarnation: Tag, clock: Option<Py<PyAny>>) -> Self {
         Self {
             state: Mutex::new(State {
-                engine: Engine::new(producer, incarnation, seed),
+                engine: Engine::new(producer, incarnation),
                 owner: None,
             }),
             changed: Condvar::new(),

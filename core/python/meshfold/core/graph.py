@@ -39,7 +39,7 @@ class Graph(GraphBase):
 
     :param name: shown in listings; the default producer tag derives from it
     :param clock: gives time; None: the system clock
-    :param seed: makes trace ids and incarnation reproducible; with a clock given, too, a run is deterministic
+    :param seed: makes the incarnation reproducible, and with it ids and traces; with a clock given, too, a run is deterministic
     :param producer: 8 bytes that name this graph in event ids
     :param incarnation: 8 bytes that name this life of it; None: random, or from the seed
     """
@@ -60,13 +60,11 @@ class Graph(GraphBase):
         if producer is None:
             producer = hashlib.sha256(name.encode()).digest()[:8]
         random = (
-            os.urandom(16)
+            os.urandom(8)
             if seed is None
-            else hashlib.sha256(b"graph" + seed.to_bytes(16, "big", signed=True)).digest()
+            else hashlib.sha256(b"graph" + seed.to_bytes(16, "big", signed=True)).digest()[:8]
         )
-        self: Self = super().__new__(
-            cls, producer, incarnation or random[:8], int.from_bytes(random[8:16], "big"), clock
-        )
+        self: Self = super().__new__(cls, producer, incarnation or random, clock)
         self.name = name
         self._own_failures = []
         self._failure_count = 0
