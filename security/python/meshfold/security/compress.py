@@ -1,12 +1,11 @@
 """zstd before encryption, and its bounded opposite.
 
-`zstandard` ignores `max_output_size` where the frame states its size, takes forged sizes at their word and accepts
-trailing bytes (F11); so sizes are checked first and what comes out is counted while it comes.
+`zstandard` allocates what the frame states and ignores `max_output_size` where it does (F11): so the stated size is
+checked first, and more than it cannot come out.
 """
 
 from __future__ import annotations
 
-import io
 from typing import Final
 
 import zstandard
@@ -37,16 +36,9 @@ def unpack(data: bytes) -> bytes:
             or params.window_size > _WINDOW_MAX
         ):
             raise FrameRejected("inflate", "size, window or dictionary")
-        reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX).stream_reader(
-            io.BytesIO(data), read_across_frames=False
-        )
-        out = reader.read(params.content_size + 1)
+        out = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX).decompress(data, allow_extra_data=False)
         if len(out) != params.content_size:
             raise FrameRejected("inflate", "not the stated size")
-        again = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX).decompressobj()
-        again.decompress(data)
-        if again.unused_data or not again.eof:
-            raise FrameRejected("inflate", "bytes after the frame")
     except (zstandard.ZstdError, MemoryError, OverflowError) as error:
         raise FrameRejected("inflate", str(error)) from None
     return out
