@@ -32,18 +32,23 @@ def record(number: int) -> bytes:
     return text.encode().ljust(186)
 
 
+def _say(word: str) -> None:
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Publish as many records as each line asks for."""
     with Node.open("edge", context=sys.argv[1]) as node:
         bridge = node.share(records)
         bridge.ready().result(READY_S)
-        print("ready", flush=True)
+        _say("ready")
         for line in sys.stdin:
             items = json.loads(line)["items"]
             made = [record(number) for number in range(items)]
-            print("made", flush=True)
+            _say("made")
             for start in range(0, items, SLICE):
                 while bridge.counters["pending"] > WAITING_MAX:
                     time.sleep(PAUSE_S)
                 node.graph.publish_many(records, made[start : start + SLICE])
-            print("published", flush=True)
+            _say("published")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -63,7 +63,7 @@ class Edge:
 
 
 @contextmanager
-def edge_and_hub() -> Iterator[tuple[Edge, Node]]:
+def edge_and_hub() -> Generator[tuple[Edge, Node]]:
     """A mesh of two processes, torn down afterwards."""
     with tempfile.TemporaryDirectory() as folder, LocalMesh(Path(folder)) as mesh, mesh.node("hub") as hub:
         assert mesh.context is not None
