@@ -1,7 +1,7 @@
 """The compiled engine. Import the names of `meshfold.core` instead."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, final
 
 from meshfold.core.ports import Clock
 from meshfold.core.route import Route
@@ -12,6 +12,7 @@ _Row: TypeAlias = tuple[int, int, dict[str, int], int, int]
 
 VERSION: Final[str]
 
+@final
 class Event(Generic[_T_co]):
     @property
     def id(self) -> str: ...
@@ -67,6 +68,7 @@ class Event(Generic[_T_co]):
 class RouteBase:
     def __new__(cls, tag: bytes, codec: str, schema: Any, text: str, *_args: Any, **_kwargs: Any) -> Self: ...
 
+@final
 class Batch:
     @property
     def count(self) -> int: ...
@@ -85,6 +87,7 @@ class Batch:
     @property
     def mixed_sources(self) -> bool: ...
 
+@final
 class Queue:
     @property
     def edge(self) -> int: ...
