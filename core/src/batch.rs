@@ -31,7 +31,8 @@ const HAS_LABELS: u64 = 1024;
 const HAS_PARENTS: u64 = 2048;
 const HAS_TAINTS: u64 = 4096;
 const HAS_TRACE: u64 = 8192;
-const HAS_ALL: u64 = 16_383;
+const SAMPLED: u64 = 16_384;
+const HAS_ALL: u64 = 32_767;
 
 /// Why bytes are not a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
         (HAS_PARENTS, !e.parents.is_empty()),
         (HAS_TAINTS, e.taints != 0),
         (HAS_TRACE, e.trace != e.usual_trace()),
+        (SAMPLED, e.sampled),
     ] {
         has |= if there { bit } else { 0 };
     }
@@ -199,6 +201,7 @@ fn decode_event(m: &mut Reader, e: &mut Event, previous_time: i64) -> Result<(),
     }
     e.time = previous_time.wrapping_add(unzigzag(m.uint()?));
     e.ingest = e.time.wrapping_add(unzigzag(m.uint()?));
+    e.sampled = has & SAMPLED != 0;
     if has & HAS_LOGICAL != 0 {
         e.logical = m.nonzero()?;
     }

@@ -16,6 +16,7 @@ use crate::inlet::Track;
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::ring::{Overflow, Ring};
 use crate::taint;
+use crate::trace::Tracer;
 
 /// Events that may wait for their turn.
 pub const INPUT_EVENTS_MAX: usize = 65_536;
@@ -144,6 +145,8 @@ pub struct Engine {
     next_edge: u32,
     input: VecDeque<(usize, Arc<Event>)>,
     turn: VecDeque<(u32, Arc<Event>)>,
+    /// Spans of sampled events.
+    pub tracer: Tracer,
 }
 
 impl Engine {
@@ -158,6 +161,7 @@ impl Engine {
             next_edge: 1,
             input: VecDeque::new(),
             turn: VecDeque::new(),
+            tracer: Tracer::default(),
         }
     }
 
@@ -283,6 +287,13 @@ impl Engine {
             .find(|event| event.id() == id)
     }
 
+    /// A retained event, or one that waits for its turn.
+    fn known(&self, id: EventId) -> Option<&Arc<Event>> {
+        let waiting = || self.input.iter().rev().map(|(_, event)| event);
+        self.find(id)
+            .or_else(|| waiting().find(|event| event.id() == id))
+    }
+
     /// Room in the input queue.
     pub fn room(&self) -> usize {
         INPUT_EVENTS_MAX - self.input.len().min(INPUT_EVENTS_MAX)
@@ -305,7 +316,7 @@ impl Engine {
             route: self.routes[route].tag,
             seq: self.routes[route].next_seq,
         };
-        let (trace, causality) = self.chain(own, &input.parents, source);
+        let (trace, causality, sampled) = self.chain(own, &input, source);
         let r = &mut self.routes[route];
         let mut event = Event {
             route: own.route,
@@ -315,6 +326,7 @@ impl Engine {
             time: input.time,
             ingest: input.ingest,
             trace,
+            sampled,
             causality,
             key: input.key,
             correlation: input.correlation,
@@ -328,39 +340,44 @@ impl Engine {
             if !add_parent(&mut event.parents, id) {
                 event.taints = taint::join(event.taints, LINEAGE_TRUNCATED);
             }
-            if let Some(parent) = self.find(id) {
+            if let Some(parent) = self.known(id) {
                 event.taints = taint::join(event.taints, parent.taints);
             }
         }
         Arc::new(event)
     }
 
-    /// Trace and causality (S30): inputs of one trace go on in it, a root or inputs of several begin a new one.
+    /// Trace, causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs of several begin a
+    /// new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
     fn chain(
-        &self,
+        &mut self,
         own: EventId,
-        parents: &[EventId],
+        input: &Input,
         source: Option<&Event>,
-    ) -> ([u8; 16], Option<EventId>) {
+    ) -> ([u8; 16], Option<EventId>, bool) {
         if let Some(source) = source {
-            return (
-                source.trace,
-                Some(source.causality.unwrap_or_else(|| source.id())),
-            );
+            let causality = source.causality.unwrap_or_else(|| source.id());
+            return (source.trace, Some(causality), source.sampled);
         }
-        let mut found = None;
-        for id in parents {
-            if let Some(event) = self.find(*id) {
+        let (mut found, mut mixed, mut sampled) = (None, false, false);
+        for id in &input.parents {
+            if let Some(event) = self.known(*id) {
+                sampled |= event.sampled;
                 match &found {
                     None => found = Some((event.trace, event.causality.unwrap_or(*id))),
-                    Some((trace, _)) if *trace == event.trace => {}
-                    Some(_) => return (root_trace(&own), Some(parents[parents.len() - 1])),
+                    Some((trace, _)) => mixed |= *trace != event.trace,
                 }
             }
         }
+        let last = input.parents.last().copied();
         match found {
-            Some((trace, causality)) => (trace, Some(causality)),
-            None => (root_trace(&own), parents.last().copied()),
+            Some((trace, causality)) if !mixed => (trace, Some(causality), sampled),
+            Some(_) => (root_trace(&own), last, sampled),
+            None => {
+                let trace = root_trace(&own);
+                let sampled = self.tracer.decide(&trace, input.ingest);
+                (trace, last, sampled)
+            }
         }
     }
 
@@ -373,6 +390,9 @@ impl Engine {
                 }
                 continue;
             }
+            if self.tracer.is_open() {
+                self.tracer.finish();
+            }
             let Some((route, event)) = self.input.pop_front() else {
                 return Step::Idle;
             };
@@ -382,6 +402,11 @@ impl Engine {
 
     /// Store an event and line its edges up.
     fn arrive(&mut self, route: usize, event: &Arc<Event>) {
+        if event.sampled && self.tracer.is_on() {
+            let mut tracer = std::mem::take(&mut self.tracer);
+            tracer.begin(event, self.producer, |id| self.find(*id).map(|e| e.trace));
+            self.tracer = tracer;
+        }
         let r = &mut self.routes[route];
         if r.history_max > 0 {
             r.history_bytes += event.payload.as_ref().map_or(0, |p| p.len());

@@ -61,6 +61,8 @@ pub struct Event {
     pub qos: u8,
     /// W3C trace id.
     pub trace: [u8; 16],
+    /// Whether the root of the trace decided to record it.
+    pub sampled: bool,
     /// The event that began this chain of cause and effect; None: this one.
     pub causality: Option<EventId>,
     /// Clock domain of `time`; None: the system clock.
@@ -105,7 +107,8 @@ pub fn root_trace(id: &EventId) -> [u8; 16] {
 const TRACE_LANE_1: u64 = 0x9e37_79b9_7f4a_7c15;
 const TRACE_LANE_2: u64 = 0x3c6e_f372_fe94_f82a;
 
-fn mix(lane: u64) -> u64 {
+/// splitmix64: one step of the generator and its finaliser.
+pub(crate) fn mix(lane: u64) -> u64 {
     let z = lane.wrapping_add(TRACE_LANE_1);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

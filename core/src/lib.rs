@@ -12,3 +12,4 @@ mod inlet;
 pub mod registry;
 pub mod ring;
 pub mod taint;
+pub mod trace;

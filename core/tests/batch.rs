@@ -21,10 +21,11 @@ prop_compose! {
         trace in prop::option::of(any::<[u8; 16]>()), cause in prop::option::of(1u64..), key in text(), correlation in text(),
         operator in text(), labels in prop::collection::vec("[a-z]{0,5}".prop_map(Into::into), 0..4),
         parents in prop::collection::vec((any::<[u8; 8]>(), 1u64..1000, 0u64..1000), 0..5), taints in any::<u64>(),
-        payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
+        payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)), sampled in any::<bool>(),
     ) -> Event {
         Event {
-            route: ROUTE, producer: PRODUCER, incarnation: LIFE, time, ingest, logical, epoch, qos, trace: trace.unwrap_or_default(),
+            route: ROUTE, producer: PRODUCER, incarnation: LIFE, time, ingest, logical, epoch, qos, sampled,
+            trace: trace.unwrap_or_default(),
             causality: cause.map(|seq| EventId { producer: PRODUCER, incarnation: LIFE, route: ROUTE, seq }),
             key, correlation, operator, labels, taints: normalize(taints),
             parents: parents.into_iter().map(|(tag, first, more)| ParentRange {

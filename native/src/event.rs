@@ -145,6 +145,24 @@ impl Event {
     fn trace<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.inner.trace)
     }
+    /// Whether the trace is recorded.
+    #[getter]
+    fn sampled(&self) -> bool {
+        self.inner.sampled
+    }
+    /// The event's W3C trace context, as a `traceparent` header says it.
+    #[getter]
+    fn traceparent(&self) -> String {
+        let span = meshfold_core::trace::event_span(&self.inner.id());
+        let (trace, span) = (
+            u128::from_be_bytes(self.inner.trace),
+            u64::from_be_bytes(span),
+        );
+        format!(
+            "00-{trace:032x}-{span:016x}-{:02x}",
+            u8::from(self.inner.sampled)
+        )
+    }
     #[getter]
     fn causality(&self) -> String {
         id_text(&self.inner.causality.unwrap_or_else(|| self.inner.id()))

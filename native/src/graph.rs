@@ -72,7 +72,7 @@ impl GraphBase {
         clippy::disallowed_methods,
         reason = "the binding is where the system clock enters"
     )]
-    fn now(&self, py: Python<'_>) -> PyResult<i64> {
+    pub(crate) fn now(&self, py: Python<'_>) -> PyResult<i64> {
         if let Some(clock) = &self.clock {
             return clock.bind(py).call_method0("now")?.get_item(0)?.extract();
         }
@@ -119,6 +119,17 @@ impl GraphBase {
             .map(|route| route.clone_ref(py));
         let route = route.ok_or_else(|| PyValueError::new_err("event of an unknown route"))?;
         Ok(Event::new(inner, route))
+    }
+
+    pub(crate) fn tag(&self) -> Tag {
+        self.producer
+    }
+
+    pub(crate) fn route_text(&self, tag: Tag) -> String {
+        let known = locked(&self.routes);
+        known
+            .get(&tag)
+            .map_or_else(String::new, |route| route.get().text.clone())
     }
 
     /// Queue numbered events for their turn, then run the turn unless another thread does (S3).
@@ -182,9 +193,16 @@ impl GraphBase {
     /// Run the turn to its end. An exception that is no `Exception` (Ctrl-C) is raised after it.
     fn turn(&self, py: Python<'_>) -> PyResult<()> {
         let mut interrupted = None;
+        let mut traced = false;
         loop {
+            // Only a sampled event asks for the time after each step; a clock that fails costs a duration, no event.
+            let now = traced.then(|| self.now(py).ok()).flatten();
             let mut state = self.state();
+            if let Some(now) = now {
+                state.engine.tracer.tick(now);
+            }
             let step = state.engine.step();
+            traced = state.engine.tracer.is_open();
             if matches!(step, Step::Idle) {
                 state.owner = None;
             }

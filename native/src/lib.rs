@@ -7,6 +7,7 @@ mod event;
 mod graph;
 mod queue;
 mod route;
+mod spans;
 
 #[pyo3::pymodule]
 mod _native {
@@ -18,6 +19,10 @@ mod _native {
     use crate::queue::{Batch, Queue};
     #[pymodule_export]
     use crate::route::RouteBase;
+    #[pymodule_export]
+    use crate::spans::{
+        event_span, trace_bridge, trace_counts, trace_start, trace_stop, trace_take,
+    };
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,9 +1,11 @@
 //! The reading end of a bounded queue: streams, queued observers and taps.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meshfold_core::batch;
 use meshfold_core::registry::TRUST_MIXED_SOURCES;
+use meshfold_core::trace::SpanRecord;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -37,6 +39,16 @@ pub(crate) struct Batch {
     payload: Py<PyBytes>,
     #[pyo3(get)]
     mixed_sources: bool,
+    /// Number of events whose hand-over `trace_bridge` records.
+    #[pyo3(get)]
+    sampled: usize,
+    spans: Mutex<Vec<SpanRecord>>,
+}
+
+impl Batch {
+    pub(crate) fn spans(&self) -> MutexGuard<'_, Vec<SpanRecord>> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[pymethods]
@@ -65,11 +77,19 @@ impl Queue {
     /// Take one batch and encode it; None if nothing waits.
     fn drain(&self, py: Python<'_>, max_events: usize, max_bytes: usize) -> Option<Batch> {
         let graph = self.graph.get();
-        let taken = graph
-            .state()
-            .engine
-            .ring(self.edge)
-            .map(|ring| ring.take_batch(max_events, max_bytes))?;
+        let (taken, traced) = {
+            let engine = &mut graph.state().engine;
+            let ring = engine.ring(self.edge)?;
+            (
+                ring.take_batch(max_events, max_bytes),
+                engine.tracer.is_on(),
+            )
+        };
+        let spans = if traced {
+            graph.bridge_spans(py, &taken)
+        } else {
+            Vec::new()
+        };
         let (first, last) = (taken.first()?, taken.last()?);
         let (meta, payload) = py.detach(|| batch::encode(&taken));
         Some(Batch {
@@ -83,6 +103,8 @@ impl Queue {
             mixed_sources: taken
                 .iter()
                 .any(|event| event.taints & TRUST_MIXED_SOURCES != 0),
+            sampled: spans.len(),
+            spans: Mutex::new(spans),
         })
     }
 

@@ -24,6 +24,7 @@ from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
 from meshfold.core.stream import Edge, Stream, Subscription
 from meshfold.core.tap import Tap
+from meshfold.core.tracing import SpanRecord, Tracing, event_span
 
 __all__ = (
     "Action",
@@ -48,16 +49,19 @@ __all__ = (
     "Schema",
     "SchemaMismatch",
     "SeqRange",
+    "SpanRecord",
     "StoreDamaged",
     "Stream",
     "Subscription",
     "Taint",
     "Tap",
+    "Tracing",
     "WiringError",
     "WouldBlock",
     "escape_token",
     "event_document",
     "event_id",
+    "event_span",
     "parse_event_id",
     "route",
     "unescape_token",

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from meshfold.core import Graph, Route
+from meshfold.core import Graph, Route, Tracing
 from meshfold.core.errors import TooLarge
 from meshfold.core.ports import Transport
 from meshfold.mesh.bridge.base import Bridge
@@ -62,6 +62,7 @@ class OutgoingBridge(Bridge):
         self._first_seq = 0
         self._frames = 0
         self._too_large = 0
+        self._tracing = Tracing(graph)
         self._tap = graph.tap(route, capacity=TAP_EVENTS_MAX, on_ready=self._on_ready)
         self._start(self._run)
 
@@ -107,9 +108,13 @@ class OutgoingBridge(Bridge):
             if self._meta_wanted(self.route.addr.text):
                 await self._transport.publish(self._meta_subject, frame.meta_only())
             self._frames += 1
-        except TooLarge:
+            error = None
+        except TooLarge as too_large:
             # One event above the inline limit. The reader sees the gap; here it is counted and shown by status.
             self._too_large += batch.count
+            error = too_large.code
+        if batch.sampled:
+            self._tracing.bridged(batch, error)
 
     def checkpoint(self) -> Checkpoint:
         """Return the route's standing; consistent because nothing is awaited in here."""

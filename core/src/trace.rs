@@ -1,0 +1,307 @@
+//! Spans of sampled events, kept as small records until the host fetches them.
+//!
+//! Rules
+//! - The root of a trace decides once whether it is sampled; the bit travels with every event of the trace, so a trace is
+//!   recorded whole or not at all. An event that is not sampled costs one test of that bit.
+//! - Span ids derive from event ids: any node can name an event's span as a parent without having seen the span (S30).
+//! - Derived in one trace: the parent is the causing (last) input, the others are links; inputs of other traces are
+//!   links only. A span never links its own parent (S30).
+//! - Records wait in a bounded ring; the oldest go first, counted.
+
+use std::collections::VecDeque;
+
+use crate::event::{Event, EventId, ParentRange, Tag, mix};
+
+/// Records that wait for the host.
+pub const RECORDS_MAX: usize = 8192;
+/// Links of one span; of more inputs the first and the last are kept, and the number of all.
+pub const LINKS_MAX: usize = 128;
+
+/// Eight bytes that name a span.
+pub type SpanId = [u8; 8];
+
+/// What a span says happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanKind {
+    /// Somebody published the event here.
+    Publish,
+    /// An operator made the event here.
+    Operator,
+    /// The event came from another node and was processed here.
+    Process,
+    /// The event was handed to the broker.
+    Bridge,
+}
+
+/// An input of another trace, or a further input of the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its trace.
+    pub trace: [u8; 16],
+    /// Its span.
+    pub span: SpanId,
+}
+
+/// What is known of one span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanRecord {
+    /// What happened.
+    pub kind: SpanKind,
+    /// To which event.
+    pub event: EventId,
+    /// W3C trace id.
+    pub trace: [u8; 16],
+    /// Id of this span.
+    pub span: SpanId,
+    /// The span that caused it; None: the root of its trace.
+    pub parent: Option<SpanId>,
+    /// Other causes, at most `LINKS_MAX`.
+    pub links: Vec<Link>,
+    /// How many inputs there were in all.
+    pub inputs: u64,
+    /// The operator that made the event.
+    pub operator: Option<Box<str>>,
+    /// Request or job.
+    pub correlation: Option<Box<str>>,
+    /// Taint bits of the event.
+    pub taints: u64,
+    /// Bytes of its payload.
+    pub size: u64,
+    /// Wall clock, ns.
+    pub start: i64,
+    /// Wall clock, ns; not before `start`.
+    pub end: i64,
+    /// Why it failed.
+    pub error: Option<Box<str>>,
+}
+
+const ROLE_EVENT: u64 = 0;
+const ROLE_PROCESS: u64 = 1;
+const ROLE_BRIDGE: u64 = 2;
+
+/// The span id of an event where it was made.
+pub fn event_span(id: &EventId) -> SpanId {
+    span_id(id, ROLE_EVENT, [0; 8])
+}
+
+/// The span id of an event's stay in the graph of `node`: where it was made, the event's own; elsewhere that of its
+/// processing there.
+pub fn local_span(id: &EventId, node: Tag) -> SpanId {
+    if id.producer == node {
+        event_span(id)
+    } else {
+        span_id(id, ROLE_PROCESS, node)
+    }
+}
+
+/// Spans of one trace need to differ, not to be secret.
+fn span_id(id: &EventId, role: u64, node: Tag) -> SpanId {
+    let words = [id.producer, id.incarnation, id.route].map(u64::from_be_bytes);
+    let lane = words
+        .into_iter()
+        .chain([id.seq, u64::from_be_bytes(node)])
+        .fold(role, |lane, word| mix(lane ^ word));
+    // All zero is no span id (W3C).
+    lane.max(1).to_be_bytes()
+}
+
+impl SpanRecord {
+    /// A record of what happened to an event in the graph of `node`, with times and causes still to be set.
+    pub fn of(kind: SpanKind, event: &Event, node: Tag) -> Self {
+        let id = event.id();
+        let (span, parent) = match kind {
+            SpanKind::Publish | SpanKind::Operator => (event_span(&id), None),
+            SpanKind::Process => (local_span(&id, node), Some(event_span(&id))),
+            SpanKind::Bridge => (span_id(&id, ROLE_BRIDGE, node), Some(local_span(&id, node))),
+        };
+        Self {
+            kind,
+            event: id,
+            trace: event.trace,
+            span,
+            parent,
+            links: Vec::new(),
+            inputs: 0,
+            operator: event.operator.clone(),
+            correlation: event.correlation.clone(),
+            taints: event.taints,
+            size: event.payload.as_ref().map_or(0, |payload| payload.len()) as u64,
+            start: event.ingest,
+            end: event.ingest,
+            error: None,
+        }
+    }
+
+    /// Set what caused it: inputs oldest first, each with its trace where it is still known.
+    fn caused_by(&mut self, inputs: impl DoubleEndedIterator<Item = Link>) {
+        for input in inputs.rev() {
+            if self.parent.is_none() && input.trace == self.trace {
+                self.parent = Some(input.span);
+            } else if Some(input.span) != self.parent
+                && !self.links.contains(&input)
+                && self.links.len() < LINKS_MAX
+            {
+                self.links.push(input);
+            }
+        }
+        self.links.reverse();
+    }
+}
+
+/// Decides at roots, and keeps the records of one graph.
+#[derive(Debug, Default)]
+pub struct Tracer {
+    on: bool,
+    bound: u64,
+    roots_max: u32,
+    second: i64,
+    roots: u32,
+    now: i64,
+    open: Vec<SpanRecord>,
+    ring: VecDeque<SpanRecord>,
+    recorded: u64,
+    dropped: u64,
+}
+
+impl Tracer {
+    /// Record from now on: a root is sampled if the low half of its trace id is not above `bound`, and at most
+    /// `roots_max` in a second.
+    pub fn start(&mut self, bound: u64, roots_max: u32) {
+        (self.on, self.bound, self.roots_max) = (true, bound, roots_max);
+    }
+
+    /// Record nothing more. The bit of events that carry it still travels.
+    pub fn stop(&mut self) {
+        self.on = false;
+        self.open.clear();
+    }
+
+    /// Whether sampled events leave records.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Whether to sample the trace that begins here.
+    pub fn decide(&mut self, trace: &[u8; 16], now: i64) -> bool {
+        if !self.on {
+            return false;
+        }
+        let mut low = [0; 8];
+        low.copy_from_slice(&trace[8..]);
+        let second = now.div_euclid(1_000_000_000);
+        if second != self.second {
+            (self.second, self.roots) = (second, 0);
+        }
+        let sampled = u64::from_be_bytes(low) <= self.bound && self.roots < self.roots_max;
+        self.roots += u32::from(sampled);
+        sampled
+    }
+
+    /// Whether spans have begun that want to know when they end: the host then gives the time after each step.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The time it is, ns.
+    pub fn tick(&mut self, now: i64) {
+        self.now = self.now.max(now);
+    }
+
+    /// A sampled event begins to be worked off; `trace_of` gives the trace of an input that is still known.
+    pub fn begin(
+        &mut self,
+        event: &Event,
+        node: Tag,
+        trace_of: impl Fn(&EventId) -> Option<[u8; 16]>,
+    ) {
+        if !self.on {
+            return;
+        }
+        if self.open.len() >= RECORDS_MAX {
+            self.dropped += 1;
+            return;
+        }
+        let kind = if event.producer != node {
+            SpanKind::Process
+        } else if event.operator.is_some() {
+            SpanKind::Operator
+        } else {
+            SpanKind::Publish
+        };
+        self.tick(event.ingest);
+        let mut record = SpanRecord::of(kind, event, node);
+        if kind != SpanKind::Process {
+            let (inputs, count) = inputs_of(&event.parents);
+            let known = inputs.iter().filter_map(|id| {
+                let trace = trace_of(id)?;
+                let span = local_span(id, node);
+                Some(Link { trace, span })
+            });
+            record.inputs = count;
+            record.caused_by(known);
+        }
+        if kind == SpanKind::Operator {
+            record.start = self.now;
+        }
+        self.open.push(record);
+    }
+
+    /// What began has been worked off.
+    pub fn finish(&mut self) {
+        for mut record in std::mem::take(&mut self.open) {
+            record.end = self.now.max(record.start);
+            self.keep(record);
+        }
+    }
+
+    /// Keep a finished record.
+    pub fn keep(&mut self, record: SpanRecord) {
+        if self.ring.len() >= RECORDS_MAX {
+            self.ring.pop_front();
+            self.dropped += 1;
+        }
+        self.recorded += 1;
+        self.ring.push_back(record);
+    }
+
+    /// Hand over up to `max` records, oldest first.
+    pub fn take(&mut self, max: usize) -> Vec<SpanRecord> {
+        self.ring.drain(..max.min(self.ring.len())).collect()
+    }
+
+    /// Records kept ever, and of these dropped before the host fetched them.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.recorded, self.dropped)
+    }
+}
+
+/// The inputs to be named, and how many there are: beyond one parent and `LINKS_MAX` links the ones in the middle are
+/// left out.
+fn inputs_of(parents: &[ParentRange]) -> (Vec<EventId>, u64) {
+    let total: u64 = parents
+        .iter()
+        .fold(0, |sum, r| sum.saturating_add(r.last - r.first + 1));
+    let (head, tail) = (LINKS_MAX as u64 / 2, LINKS_MAX as u64 / 2 + 1);
+    let mut inputs = Vec::new();
+    let mut at = 0u64;
+    for r in parents {
+        let size = r.last - r.first + 1;
+        let mut step = 0;
+        while step < size {
+            let place = at.saturating_add(step);
+            if place >= head && place < total.saturating_sub(tail) {
+                step += (total - tail - place).min(size - step);
+                continue;
+            }
+            inputs.push(EventId {
+                producer: r.producer,
+                incarnation: r.incarnation,
+                route: r.route,
+                seq: r.first + step,
+            });
+            step += 1;
+        }
+        at = at.saturating_add(size);
+    }
+    (inputs, total)
+}

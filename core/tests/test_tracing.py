@@ -1,0 +1,161 @@
+"""Records of sampled events as Python sees them."""
+
+from __future__ import annotations
+
+import pytest
+from meshfold.core import Graph, Schema, SpanRecord, Tracing, WiringError, event_span, route
+
+SOURCE = route("rig", "thermal", "raw", schema=Schema.float())
+SINK = route("rig", "thermal", "doubled", schema=Schema.float())
+
+
+class Clock:
+    """Counts in microseconds: every look at it is one later."""
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def now(self) -> tuple[int, int]:
+        self.ticks += 1
+        return self.ticks * 1000, self.ticks * 1000
+
+
+def traced(**options: float) -> tuple[Graph, Tracing]:
+    graph = Graph(name="rig", clock=Clock(), seed=1)
+    tracing = Tracing(graph)
+    tracing.start(**options)  # type: ignore[arg-type] # ratio is the only one used here
+    return graph, tracing
+
+
+def test_a_graph_that_is_not_traced_samples_nothing() -> None:
+    graph = Graph(name="rig", seed=1)
+    event = graph.publish(SOURCE, 1.0)
+    assert not event.sampled
+    assert Tracing(graph).counts() == (0, 0)
+
+
+def test_a_publish_and_an_operator_step_are_one_trace_with_right_parents() -> None:
+    graph, tracing = traced()
+    graph.pipe(SOURCE).map(lambda value: value * 2).into(SINK)
+    event = graph.publish(SOURCE, 1.0, correlation="job-1")
+    published, step = sorted(tracing.take(), key=lambda record: record.start)
+    assert (published.kind, published.route, published.event) == ("publish", SOURCE.text, event.id)
+    assert published.span == event_span(event.id)
+    assert published.parent is None
+    assert published.correlation == "job-1"
+    assert (step.kind, step.route) == ("operator", SINK.text)
+    assert step.operator
+    assert step.parent == published.span
+    assert step.trace == published.trace == event.trace
+    assert published.start <= step.start <= step.end <= published.end
+
+
+def test_a_span_lasts_as_long_as_the_observers_of_its_event() -> None:
+    graph, tracing = traced()
+    seen: list[float] = []
+    graph.observe(SOURCE, lambda event: seen.append(event.value))
+    graph.publish(SOURCE, 1.0)
+    (record,) = tracing.take()
+    assert seen == [1.0]
+    assert record.end > record.start
+
+
+def test_a_batch_that_leaves_is_a_child_of_its_events() -> None:
+    graph, tracing = traced()
+    tap = graph.tap(SOURCE)
+    first, second = graph.publish(SOURCE, 1.0), graph.publish(SOURCE, 2.0)
+    tracing.take()
+    batch = tap.drain()
+    assert batch is not None
+    assert batch.sampled == 2
+    assert tracing.take() == []
+    tracing.bridged(batch)
+    records = tracing.take()
+    assert [record.kind for record in records] == ["bridge", "bridge"]
+    assert [record.parent for record in records] == [event_span(first.id), event_span(second.id)]
+    tracing.bridged(batch)
+    assert tracing.take() == []
+
+
+def test_a_batch_that_could_not_leave_says_why() -> None:
+    graph, tracing = traced()
+    tap = graph.tap(SOURCE)
+    graph.publish(SOURCE, 1.0)
+    tracing.take()
+    batch = tap.drain()
+    assert batch is not None
+    tracing.bridged(batch, "too_large")
+    assert [record.error for record in tracing.take()] == ["too_large"]
+
+
+def test_the_bit_travels_with_the_batch_and_the_other_side_records_it() -> None:
+    graph, tracing = traced()
+    tap = graph.tap(SOURCE)
+    event = graph.publish(SOURCE, 1.0)
+    batch = tap.drain()
+    assert batch is not None
+    other = Graph(name="reader", seed=2)
+    far = Tracing(other)
+    far.start(0.0)
+    inlet = other.inlet(SOURCE, name="bridge")
+    inlet.push(batch.meta, batch.payload, producer=graph.producer, incarnation=graph.incarnation)
+    arrived = other.latest(SOURCE)
+    assert arrived is not None
+    assert arrived.sampled
+    assert arrived.traceparent == event.traceparent
+    (record,) = far.take()
+    assert (record.kind, record.parent, record.trace) == ("process", event_span(event.id), event.trace)
+    assert other.publish(SINK, 2.0, parents=(arrived,)).sampled
+    assert not other.publish(SINK, 3.0).sampled
+    tracing.stop()
+
+
+def test_traceparent_is_a_w3c_header() -> None:
+    graph, _ = traced()
+    event = graph.publish(SOURCE, 1.0)
+    assert event.traceparent == f"00-{event.trace.hex()}-{event_span(event.id).hex()}-01"
+
+
+def test_nothing_is_sampled_after_the_stop() -> None:
+    graph, tracing = traced()
+    tracing.stop()
+    assert not graph.publish(SOURCE, 1.0).sampled
+    assert tracing.take() == []
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
+def test_a_ratio_that_is_no_share_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        Tracing(Graph()).start(ratio)
+
+
+def test_what_is_no_event_id_has_no_span() -> None:
+    with pytest.raises(WiringError):
+        event_span("nonsense")
+
+
+def test_a_record_has_every_field_of_the_engine() -> None:
+    graph, tracing = traced()
+    graph.publish(SOURCE, 1.0, taints=("TIME_ESTIMATED",))
+    (record,) = tracing.take()
+    assert isinstance(record, SpanRecord)
+    assert record.taints == ["TIME_ESTIMATED"]
+    assert record.size == 8
+    assert record.inputs == 0
+    assert record.error is None
+
+
+def test_a_cause_that_waits_for_its_turn_is_a_cause_all_the_same() -> None:
+    graph, tracing = traced()
+    middle = route("rig", "thermal", "middle", schema=Schema.float())
+
+    def react(event: object) -> None:
+        cause = graph.publish(middle, 2.0, parents=(event,))  # type: ignore[arg-type]
+        graph.publish(SINK, 3.0, parents=(cause,))
+
+    graph.observe(SOURCE, react)
+    root = graph.publish(SOURCE, 1.0)
+    records = {record.route: record for record in tracing.take()}
+    assert {record.trace for record in records.values()} == {root.trace}
+    assert records[middle.text].parent == records[SOURCE.text].span
+    assert records[SINK.text].parent == records[middle.text].span
