@@ -1,6 +1,37 @@
-"""Control state: a durable log, linearizable and watched. Raft takes the single voter's place behind the same interface."""
+"""Control state: a durable log, linearizable and watched, and elections with leases and fencing tokens in it.
 
+Raft takes the single voter's place behind the same interface.
+"""
+
+from meshfold.consensus.candidate import Candidate, Electorate, Granted, Lease
+from meshfold.consensus.elections import Elections
+from meshfold.consensus.fence import Fence, Sink
+from meshfold.consensus.leading import Leading
+from meshfold.consensus.lease_table import Busy, Holder, Leadership
 from meshfold.consensus.solo import SoloLog
+from meshfold.consensus.timing import LAN, LeaseTiming
+from meshfold.consensus.token import Token, check_name
 from meshfold.core.errors import ConsensusError, Fenced, NoQuorum, NotLeader
 
-__all__ = ("ConsensusError", "Fenced", "NoQuorum", "NotLeader", "SoloLog")
+__all__ = (
+    "LAN",
+    "Busy",
+    "Candidate",
+    "ConsensusError",
+    "Elections",
+    "Electorate",
+    "Fence",
+    "Fenced",
+    "Granted",
+    "Holder",
+    "Leadership",
+    "Leading",
+    "Lease",
+    "LeaseTiming",
+    "NoQuorum",
+    "NotLeader",
+    "Sink",
+    "SoloLog",
+    "Token",
+    "check_name",
+)

@@ -199,7 +199,9 @@ class SoloLog:
 
     def status(self) -> LogStatus:
         """Where the group stands: the one voter leads it."""
-        return LogStatus(self._group, self._node, self._hard.state.term, len(self._entries), (self._node,))
+        return LogStatus(
+            self._group, self._node, self._hard.state.term, len(self._entries), (self._node,), self._node
+        )
 
     def close(self) -> None:
         """Close the files and end watches. Idempotent."""

@@ -35,6 +35,8 @@ class LogStatus:
     term: int
     commit: int
     voters: tuple[str, ...]
+    #: who says so
+    node: str = ""
 
 
 class ControlLog(Protocol):

@@ -59,7 +59,9 @@ class Answers:
             "incarnation": session.graph.incarnation.hex(),
             "pid": os.getpid(),
             "members": members,
-            "groups": [session.control.status()] if session.control else [],
+            "groups": [session.control.status(), *await session.control.desk.groups()]
+            if session.control
+            else [],
             "problems": [*session.problems] + [f"{m['name']} is silent" for m in members if not m["alive"]],
             "rejected": dict(session.rejected),
             "transport": dict(session.transport.counters()),

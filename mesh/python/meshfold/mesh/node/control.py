@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from meshfold.consensus import SoloLog
+from meshfold.consensus import Elections, SoloLog
 from meshfold.core.errors import FrameRejected, GrantDenied
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.members import Directory
 from meshfold.security import Grant, GrantBook, Identity, KeyTree, NodeKeys, Policy, tag_of
 
@@ -46,6 +47,7 @@ class Control:
         self._directory = directory
         self._hlc = hlc
         self.policy = Policy(epoch=0, revoked=frozenset())
+        self.desk = ElectionDesk(Elections(log, hlc.clock), book)
         #: makes a login for another node, where this voter holds the issuer
         self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
         #: certificates of the issuers, for nodes that do not have the newest
@@ -160,16 +162,7 @@ class Control:
             await self.log.put(key, grant.raw)
 
     def _require_admin(self, asker: Identity) -> None:
-        for grant in self._book.grants_of(asker.tag):
-            if any(capability.actions & Action.KEY_ADMIN for capability in grant.capabilities):
-                return
-        raise GrantDenied(
-            f"{asker.name} may not change grants: it holds no grant with KEY_ADMIN",
-            fix="run the command as the mesh's operator",
-            principal=asker.name,
-            action="KEY_ADMIN",
-            route=">",
-        )
+        require_action(self._book, asker, Action.KEY_ADMIN, "change grants")
 
     async def grants(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `grants`: every grant in the log, with who holds it and whether it was revoked."""

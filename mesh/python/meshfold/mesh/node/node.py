@@ -19,6 +19,7 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import Enrolment, MemberFolder, enrol_locally
 from meshfold.mesh.enrolment.local import OPERATOR
 from meshfold.mesh.node.answers import Answers
+from meshfold.mesh.node.election import Election
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.reply import Reply
@@ -154,6 +155,14 @@ class Node:
         if contract != "at_most_once":
             what = "is not available yet" if contract in CONTRACTS else f"is none of {', '.join(CONTRACTS)}"
             raise WiringError(f"contract {contract!r} {what}", fix="use at_most_once", item=contract)
+
+    def election(self, name: str) -> Election:
+        """An election of the mesh: candidates on any node, one leader at a time, a fencing token with each leadership.
+
+        :param name: `a-z 0-9 . _ / -`, at most 128 characters
+        :raises WiringError: if the name cannot be one
+        """
+        return Election(name, lambda: self._running().electorate, SystemClock(), self._reply)
 
     def query(
         self, command: str, *, node: str | None = None, timeout: float = 5.0, **args: Any

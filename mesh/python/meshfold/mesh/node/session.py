@@ -23,9 +23,11 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
 from meshfold.mesh.node.control import Control
+from meshfold.mesh.node.election import MeshElectorate
 from meshfold.mesh.node.heartbeats import Heartbeats
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
+from meshfold.mesh.node.voters import Voters
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login, NatsTransport
@@ -109,6 +111,8 @@ class Session:
         )
         self.asker = Asker(*parts)
         self.responder = Responder(*parts, reject=self.reject)
+        self.ask_voters = Voters(self.voters, self.identity, self.asker, self.responder)
+        self.electorate = MeshElectorate(self.ask_voters)
         self.heartbeats = Heartbeats(
             self.identity,
             self.transport,
@@ -155,6 +159,7 @@ class Session:
             self.responder.answers("member", self.control.member)
             self.responder.answers("grant_issue", self._issue)
             self.responder.answers("grant_revoke", self._revoke)
+            self.control.desk.register(self.responder)
         await self.responder.start()
         if self.grants:
             await self._fetch_keys()
