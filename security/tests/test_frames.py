@@ -13,84 +13,16 @@ from meshfold.core import Address
 from meshfold.core.errors import ConfigError, FrameRejected, GrantDenied, GrantRevoked, KeyMissing
 from meshfold.core.registry import Action, FrameKind
 from meshfold.security import (
-    Authority,
     Capability,
     Grant,
-    GrantBook,
     Identity,
-    Keyring,
-    KeyTree,
     NodeKeys,
-    Opener,
     Policy,
-    Sealer,
     check_ed25519_public,
     check_x25519_public,
     covers,
 )
-
-NOW_MS = 1_800_000_000_000
-CLUSTER = b"c" * 16
-SECRET = Address.of("edge", "vault", "secret")
-OTHER = Address.of("edge", "vault", "other")
-
-
-class StillClock:
-    """Always the same moment."""
-
-    def now(self) -> tuple[int, int]:
-        """Wall and monotonic."""
-        return NOW_MS * 1_000_000, 0
-
-
-class Party:
-    """A node with its grants."""
-
-    def __init__(self, mesh: Mesh, name: str, *capabilities: Capability) -> None:
-        self.keys = NodeKeys.generate()
-        self.identity = mesh.authority.issue_identity(
-            node_pub=self.keys.node_pub,
-            wrap_pub=self.keys.wrap_pub,
-            login_pub=self.keys.login_pub,
-            name=name,
-            roles=("node",),
-            not_before_ms=NOW_MS - 1000,
-            not_after_ms=NOW_MS + 1000,
-        )
-        mesh.identities[self.identity.tag] = self.identity
-        self.keyring = Keyring(self.keys, self.identity)
-        self.sealer = Sealer(self.keys, CLUSTER, name.encode().ljust(8, b"-")[:8], self.keyring)
-        self.opener = Opener(self.keyring, self.keys, CLUSTER, mesh.identities.get, mesh.book, StillClock())
-        if capabilities:
-            grant = mesh.authority.issue_grant(
-                self.keys.node_pub,
-                capabilities,
-                not_before_ms=NOW_MS - 1000,
-                not_after_ms=NOW_MS + 1000,
-                policy_epoch=0,
-            )
-            mesh.book.add(grant, NOW_MS)
-            self.grant = grant
-            packet = mesh.tree.packet(mesh.voter_keys, mesh.voter, self.identity, [grant], hlc=1)
-            self.keyring.install(packet, {mesh.voter.tag: mesh.voter})
-
-
-class Mesh:
-    """An authority, a voter and everybody's grants."""
-
-    def __init__(self) -> None:
-        self.authority = Authority.generate(CLUSTER)
-        self.identities: dict[bytes, Identity] = {}
-        self.book = GrantBook(
-            CLUSTER, frozenset({self.authority.grant_pub}), clock=StillClock(), directory=self.identities.get
-        )
-        self.tree = KeyTree.generate(CLUSTER)
-        voter = Party(self, "voter")
-        self.voter_keys, self.voter = voter.keys, voter.identity
-        self.edge = Party(self, "edge", Capability(Action.OWN, "read.logical.edge.>"))
-        self.hub = Party(self, "hub", Capability(Action.META_READ | Action.PAYLOAD_OPEN, ">"))
-        self.meta = Party(self, "meta", Capability(Action.META_READ, ">"))
-        self.outsider = Party(self, "outsider")
+from parties import CLUSTER, NOW_MS, OTHER, SECRET, Mesh
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +33,7 @@ def mesh() -> Mesh:
 
 def sealed(mesh: Mesh, address: Address = SECRET, **changes: Any) -> Any:
     """A frame of the edge."""
-    fields: dict[str, Any] = {
-        "schema_id": b"s" * 8,
-        "first_seq": 1,
-        "count": 1,
-        "meta": b"the metadata",
-        "payload": b"the payload",
-    }
-    fields |= {"hlc": NOW_MS << 16, "policy_epoch": 0} | changes
-    return mesh.edge.sealer.seal_events(address, **fields)
+    return mesh.edge.seal(address, **changes)
 
 
 def reason(work: Any) -> str:
@@ -220,8 +144,7 @@ def test_members_frames_open_for_members_only(mesh: Mesh) -> None:
 
 
 def test_a_key_packet_is_for_one_node_and_from_a_voter(mesh: Mesh) -> None:
-    packet = mesh.tree.packet(mesh.voter_keys, mesh.voter, mesh.hub.identity, [mesh.hub.grant], hlc=2)
-    voters = {mesh.voter.tag: mesh.voter}
+    packet, voters = mesh.packet(mesh.hub), mesh.voters
     assert reason(lambda: mesh.outsider.keyring.install(packet, voters)) == "unwrap"
     assert reason(lambda: mesh.hub.keyring.install(packet, {})) == "member"
     altered = packet[:40] + bytes([packet[40] ^ 1]) + packet[41:]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.security.capability import Capability
-from meshfold.security.grant import Grant
+from meshfold.security.grant import Grant, KeySigner
 from meshfold.security.identity import Identity
 
 __all__ = ("Authority",)
@@ -80,7 +80,7 @@ class Authority:
     ) -> Grant:
         """Sign a grant of one link. Raises as `Grant.issue`."""
         return Grant.issue(
-            self._grant_key,
+            KeySigner(self._grant_key),
             cluster=self.cluster,
             subject_pub=subject_pub,
             capabilities=capabilities,

@@ -13,6 +13,7 @@ from typing import Final
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected
 from meshfold.core.registry import Action
+from meshfold.security.caveat import Caveat, tightens
 
 __all__ = ("Capability", "check_pattern", "covers", "matches", "pattern_covers")
 
@@ -24,11 +25,11 @@ _ALL_ACTIONS: Final = sum(Action)
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What may be done where. Caveats are (kind, value bytes); this version knows none, so any refuses the link."""
+    """What may be done where, under which caveats (`meshfold.security.caveat`), in rising order of their kinds."""
 
     actions: Action
     pattern: str
-    caveats: tuple[tuple[int, bytes], ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
 
 def check_pattern(pattern: str) -> None:
@@ -43,7 +44,7 @@ def check_pattern(pattern: str) -> None:
     names = tokens[:-1] if prefix else tokens
     if not all(_TOKEN.fullmatch(token) for token in names):
         raise FrameRejected("pattern", pattern[:80])
-    if len(names) != ADDRESS_TOKENS and not (prefix and len(names) < ADDRESS_TOKENS):
+    if (len(names) >= ADDRESS_TOKENS) if prefix else (len(names) != ADDRESS_TOKENS):
         raise FrameRejected("pattern", "six tokens, or fewer and a final >")
 
 
@@ -67,7 +68,7 @@ def covers(parent: Capability, child: Capability) -> bool:
     return (
         narrower
         and pattern_covers(parent.pattern, child.pattern)
-        and set(parent.caveats) <= set(child.caveats)
+        and all(any(tightens(above, below) for below in child.caveats) for above in parent.caveats)
     )
 
 

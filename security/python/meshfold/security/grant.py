@@ -12,23 +12,52 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core.errors import FrameRejected
 from meshfold.core.registry import Action
 from meshfold.security.capability import Capability, check_pattern, covers, known_actions
+from meshfold.security.caveat import decode_caveats, encode_caveats
 from meshfold.security.codec import Reader
 from meshfold.security.identity import SKEW_MS
 from meshfold.security.keys import check_ed25519_public, tag_of, verify
 
-__all__ = ("Grant", "Link")
+__all__ = ("Grant", "KeySigner", "Link", "LinkSigner")
 
 DOMAIN: Final = b"MG1 grant"
 LINKS_MAX: Final = 4
 CAPS_MAX: Final = 32
 CHAIN_BYTES_MAX: Final = 4096
 _HEAD: Final = ">2sBBH16s32s32s32s16sQQIBB"
+
+
+class LinkSigner(Protocol):
+    """Whoever signs a link: a node's keys for what it passes on, an authority's key for the first."""
+
+    @property
+    def node_pub(self) -> bytes:
+        """The key that signs."""
+        ...
+
+    def sign(self, domain: bytes, data: bytes) -> bytes:
+        """Sign `domain || NUL || data`."""
+        ...
+
+
+class KeySigner:
+    """A bare key as a signer. Prints as REDACTED."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.node_pub = key.public_key().public_bytes_raw()
+
+    def sign(self, domain: bytes, data: bytes) -> bytes:
+        """Sign `domain || NUL || data`."""
+        return self._key.sign(domain + b"\0" + data)
+
+    def __repr__(self) -> str:
+        return "KeySigner(REDACTED)"
 
 
 @dataclass(frozen=True)
@@ -58,7 +87,7 @@ def _encode_caps(capabilities: Sequence[Capability]) -> bytes:
     out = b""
     for capability in capabilities:
         check_pattern(capability.pattern)
-        caveats = b"".join(bytes([kind, len(value)]) + value for kind, value in capability.caveats)
+        caveats = encode_caveats(capability.caveats)
         pattern = capability.pattern.encode()
         out += (
             struct.pack(">HB", int(capability.actions), len(pattern))
@@ -119,7 +148,7 @@ class Grant:
     @classmethod
     def issue(
         cls,
-        signer: Ed25519PrivateKey,
+        signer: LinkSigner,
         *,
         cluster: bytes,
         subject_pub: bytes,
@@ -143,7 +172,7 @@ class Grant:
             0,
             len(caps),
             cluster,
-            signer.public_key().public_bytes_raw(),
+            signer.node_pub,
             subject_pub,
             parent.leaf.hash if parent else bytes(32),
             os.urandom(16),
@@ -154,7 +183,7 @@ class Grant:
             len(capabilities),
         )
         link = body + caps
-        link += signer.sign(DOMAIN + b"\0" + link)
+        link += signer.sign(DOMAIN, link)
         return cls.parse((parent.raw if parent else b"") + link)
 
     @classmethod
@@ -175,25 +204,63 @@ class Grant:
             raise FrameRejected("short", "empty grant")
         return cls(tuple(links), raw)
 
+    def attenuate(
+        self,
+        holder: LinkSigner,
+        subject_pub: bytes,
+        capabilities: Sequence[Capability],
+        *,
+        not_after_ms: int,
+        now_ms: int,
+    ) -> Grant:
+        """Pass on less than this grant allows: one more link, signed by its holder, without anybody's help.
+
+        :raises FrameRejected: with the reason of the rule the new link would break, so nothing useless is handed on
+        """
+        if holder.node_pub != self.subject_pub:
+            raise FrameRejected("delegate", "only its holder passes a grant on")
+        if self.leaf.depth_left == 0:
+            raise FrameRejected("depth", "this grant may not be passed on")
+        made = Grant.issue(
+            holder,
+            cluster=self.leaf.cluster,
+            subject_pub=subject_pub,
+            capabilities=capabilities,
+            not_before_ms=max(now_ms, self.not_before_ms),
+            not_after_ms=min(not_after_ms, self.not_after_ms),
+            policy_epoch=self.policy_epoch,
+            depth_left=self.leaf.depth_left - 1,
+            parent=self,
+        )
+        _check_child(self.leaf, made.leaf)
+        return made
+
     def verify(self, *, cluster: bytes, roots: frozenset[bytes], now_ms: int) -> None:
         """Check the whole chain: the root before any signature, then root to leaf (SECURITY: chain rules).
 
-        :raises FrameRejected: with the reason of the first rule broken
+        :raises FrameRejected: with the reason of the first rule broken; its detail names the link
         """
         if self.links[0].issuer_pub not in roots:
-            raise FrameRejected("root", "not issued by this mesh's authority")
+            raise FrameRejected("root", "not issued by this mesh's authority", link=1)
         above: Link | None = None
-        for link in self.links:
-            if link.cluster != cluster:
-                raise FrameRejected("cluster", "a grant of another mesh")
-            _check_times(link, now_ms)
-            if above is None:
-                if link.parent_hash != bytes(32):
-                    raise FrameRejected("depth", "the root has a parent")
-            else:
-                _check_child(above, link)
-            verify(link.issuer_pub, DOMAIN, link.raw[:-64], link.raw[-64:])
+        for number, link in enumerate(self.links, 1):
+            try:
+                _check_link(above, link, cluster, now_ms)
+            except FrameRejected as error:
+                place = f"link {number} of {len(self.links)}"
+                raise FrameRejected(error.reason, f"{place}: {error.detail}", link=number) from None
             above = link
+
+
+def _check_link(above: Link | None, link: Link, cluster: bytes, now_ms: int) -> None:
+    if link.cluster != cluster:
+        raise FrameRejected("cluster", "a grant of another mesh")
+    _check_times(link, now_ms)
+    if above is not None:
+        _check_child(above, link)
+    elif link.parent_hash != bytes(32):
+        raise FrameRejected("depth", "the root has a parent")
+    verify(link.issuer_pub, DOMAIN, link.raw[:-64], link.raw[-64:])
 
 
 def _check_times(link: Link, now_ms: int) -> None:
@@ -258,7 +325,4 @@ def _capability(reader: Reader) -> Capability:
     pattern = reader.text()
     check_pattern(pattern)
     (caveats_len,) = reader.unpack(">B")
-    if caveats_len:
-        # An unknown caveat refuses the link: it would tighten what we cannot enforce.
-        raise FrameRejected("ext", "unknown caveat")
-    return Capability(actions, pattern)
+    return Capability(actions, pattern, decode_caveats(reader.take(caveats_len)))

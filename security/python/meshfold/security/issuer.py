@@ -23,7 +23,7 @@ from meshfold.core.registry import Action
 from meshfold.security.authority import Authority
 from meshfold.security.capability import Capability
 from meshfold.security.codec import Reader
-from meshfold.security.grant import Grant
+from meshfold.security.grant import Grant, KeySigner
 from meshfold.security.identity import SKEW_MS, Identity
 from meshfold.security.keys import check_ed25519_public, check_x25519_public, load_secret, save_secret, verify
 
@@ -280,7 +280,7 @@ class Issuer:
         Raises as `Grant.issue`.
         """
         return Grant.issue(
-            self._grant_key,
+            KeySigner(self._grant_key),
             cluster=self.cluster,
             subject_pub=subject_pub,
             capabilities=capabilities,

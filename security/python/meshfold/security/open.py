@@ -76,6 +76,10 @@ class Opener:
         """Refusals by reason."""
         return dict(self._rejected)
 
+    def fingerprint(self) -> bytes:
+        """A digest of everything an accepted frame changes: a refused one leaves it as it is."""
+        return self._replay.fingerprint()
+
     def open_events(
         self, form: Literal["d", "m"], address: Address, frame: bytes, *, allow_plain: bool = False
     ) -> Opened:
@@ -108,8 +112,10 @@ class Opener:
         if header.address_tag != address.tag:
             raise FrameRejected("route", "a frame of another route")
         sender = self._sender(header)
-        if not self._access.decide(sender.tag, Action.OWN, address).allowed:
-            raise FrameRejected("role", f"{sender.name} does not own {address.short}")
+        decision = self._access.decide(sender.tag, Action.OWN, address)
+        if not decision.allowed:
+            reason = "revoked" if " is revoked" in decision.because else "role"
+            raise FrameRejected(reason, f"{sender.name} does not own {address.short}: {decision.because}")
         self._check_time(header, AGE_MS_MAX)
         if header.first_seq == 0 or header.n_events == 0:
             raise FrameRejected("replay", "sequence number 0")

@@ -6,6 +6,7 @@ and with it only the ability to accept - its place in the order of incarnations 
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from typing import Final
 
@@ -61,3 +62,8 @@ class ReplayGuard:
             self._newest[sender] = (incarnation, hlc_ms)
             if len(self._newest) > INCARNATIONS_MAX:
                 self._newest.popitem(last=False)
+
+    def fingerprint(self) -> bytes:
+        """A digest of the windows and incarnations."""
+        state = repr((list(self._windows.items()), list(self._newest.items())))
+        return hashlib.sha256(state.encode()).digest()

@@ -20,6 +20,8 @@ class Decision:
     because: str
     #: hash of the grant that allowed it, empty where none did
     grant: bytes = b""
+    #: (kind of caveat, limit) that whoever serves the action has to keep
+    limits: tuple[tuple[int, int], ...] = ()
 
 
 class AccessDecider(Protocol):
