@@ -46,6 +46,11 @@ def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until:
     status = process.command("status", "--json")
     assert status.returncode == 0, status.stderr
     assert {"edge", "hub"} <= {node["name"] for node in json.loads(status.stdout)["nodes"]}
+    groups = {group["group"]: group for group in json.loads(status.stdout)["groups"]}
+    assert groups["control"]["leader"] == "hub"
+    assert groups["control"]["term"] >= 1
+    led = json.loads(process.command("leader", "control", "--json").stdout)
+    assert (led["leader"], led["term"]) == ("hub", groups["control"]["term"])
     flow = process.command("audit", "flow", "--json")
     assert json.loads(flow.stdout)["unexplained"] == 0
     watched = process.command("route", "watch", "edge/host/memory", "--count", "3", "--json")
@@ -54,6 +59,29 @@ def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until:
     code, _ = process.finish()
     assert code == 0, process.errors()
     assert process.leftovers() == []
+
+
+def test_a_leader_that_is_told_to_step_down_is_followed_by_a_higher_token(
+    up: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    process = up()
+    until(lambda: ready(process), "a running mesh")
+
+    def token() -> int:
+        answer = process.command("leader", "pressure", "--json")
+        return int(json.loads(answer.stdout)["term"]) if answer.returncode == 0 else 0
+
+    until(lambda: token() > 0, "a leader of the derived route")
+    before = token()
+    done = process.command("leader", "pressure", "--step-down", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    refused = process.command("leader", "control", "--step-down")
+    assert refused.returncode == 2
+    assert "one voter" in refused.stderr
+    until(lambda: token() > before, "a later leadership")
+    process.process.send_signal(signal.SIGINT)
+    code, _ = process.finish()
+    assert code == 0, process.errors()
 
 
 @pytest.mark.parametrize("victim", ["edge", "hub", "nats-server"])

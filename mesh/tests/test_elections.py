@@ -139,7 +139,7 @@ async def test_a_block_is_cancelled_when_its_lease_is_taken(mesh: LocalMesh) -> 
     async with mesh.node("hub"), mesh.node("edge") as edge, mesh.node("operator") as operator:
         with pytest.raises(NotLeader, match="line-7"):
             async with asyncio.timeout(WAIT_S), edge.election("line-7").lead():
-                await operator.query("election_step_down", node="hub", name="line-7")
+                await operator.query("group_step_down", node="hub", group="line-7")
                 await asyncio.Event().wait()
         # Taken back in full: this task is not being cancelled any more.
         await asyncio.sleep(0)
@@ -173,7 +173,7 @@ async def test_without_a_grant_nobody_campaigns_or_steps_others_down(mesh: Local
             async with outsider.election("line-7").lead():
                 pytest.fail("ran")
         with pytest.raises(GrantDenied, match="KEY_ADMIN"):
-            await edge.query("election_step_down", node="hub", name="line-7")
+            await edge.query("group_step_down", node="hub", group="line-7")
         # Another node's token renews nothing.
         token = await led_once(edge)
         for number in (token.number, 0, -1, "x"):

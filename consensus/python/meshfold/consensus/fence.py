@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import zlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Generator
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -57,7 +57,7 @@ class Fence:
         self._within = threading.RLock()
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[dict[str, int]]:
+    def _locked(self) -> Generator[dict[str, int]]:
         with self._within:
             try:
                 lock: IO[bytes] = self._path.with_suffix(self._path.suffix + ".lock").open("ab")
@@ -114,7 +114,7 @@ class Fence:
             ) from error
 
     @contextlib.contextmanager
-    def hold(self, token: Token) -> Iterator[None]:
+    def hold(self, token: Token) -> Generator[None]:
         """Admit the token and keep every other one of this fence waiting until the block ends.
 
         :raises Fenced: if a higher token of this election was accepted before

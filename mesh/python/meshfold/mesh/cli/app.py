@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, members, routes
+from meshfold.mesh.cli import grants, leader, members, routes
 from meshfold.mesh.cli.options import AsJson, Chosen
 from meshfold.mesh.cli.support import emit, exit_code_of, parse_duration, run_on_mesh, say
 
@@ -31,6 +31,7 @@ app.add_typer(grants.app, name="grant")
 app.add_typer(audit, name="audit")
 app.add_typer(members.app)
 app.add_typer(members.node_app, name="node")
+app.command()(leader.leader)
 
 
 @app.command()
@@ -94,13 +95,19 @@ def status(context: Chosen = None, as_json: AsJson = False) -> None:
 
     async def work(node: Any) -> dict[str, Any]:
         answers = (await node.query("status"))["answers"]
+        groups = [group for doc in answers.values() for group in doc["groups"]]
+        problems = {problem for doc in answers.values() for problem in doc["problems"]}
+        if all(group["group"] != "control" for group in groups):
+            # Said as it is: without a voter nobody leads, whoever did before.
+            groups.append({"group": "control", "leader": None, "term": 0, "commit": 0, "token": None})
+            problems.add("no voter of the control log answers")
         return {
             "nodes": [
                 {key: doc[key] for key in ("name", "id", "incarnation", "pid", "rejected")}
                 for doc in answers.values()
             ],
-            "groups": [group for doc in answers.values() for group in doc["groups"]],
-            "problems": sorted({problem for doc in answers.values() for problem in doc["problems"]}),
+            "groups": groups,
+            "problems": sorted(problems),
         }
 
     def lines(document: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meshfold.consensus import Elections, SoloLog
-from meshfold.core.errors import FrameRejected, GrantDenied
+from meshfold.core.errors import FrameRejected, GrantDenied, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.node.election_desk import ElectionDesk, require_action
@@ -24,6 +24,18 @@ __all__ = ("Control",)
 GROUP = "control"
 #: Grants a mesh keeps; one more is refused as `limit`.
 GRANTS_MAX = 65_536
+
+
+def _group_document(group: str, found: dict[str, Any]) -> dict[str, Any]:
+    held = found["leader"] is not None
+    return {
+        "group": group,
+        "kind": "election",
+        "leader": found["leader"],
+        "term": found["token"],
+        "commit": found["token"],
+        "token": f"{group}:{found['token']}" if held else None,
+    }
 
 
 class Control:
@@ -95,8 +107,40 @@ class Control:
             "leader": status.leader,
             "term": status.term,
             "commit": status.commit,
+            "kind": "log",
+            "voters": list(status.voters),
             "token": f"{status.group}:{status.term}",
         }
+
+    async def group_leader(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `group_leader`: who leads the control log, or an election.
+
+        :raises GrantDenied: if the asker holds no grant
+        """
+        group = str(args.get("group", ""))
+        if group != GROUP:
+            return _group_document(group, await self.desk.current(asker, {"name": group}))
+        if not self._book.grants_of(asker.tag):
+            require_action(self._book, asker, Action.META_READ, "see who leads")
+        # A read of the log proves that whoever answers still leads it.
+        await self.log.get("policy")
+        return self.status()
+
+    async def group_step_down(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `group_step_down`: end the leadership of an election, and say whose it was.
+
+        :raises GrantDenied: if the asker holds no grant with KEY_ADMIN
+        :raises WiringError: for the control log itself while it has one voter
+        """
+        group = str(args.get("group", ""))
+        require_action(self._book, asker, Action.KEY_ADMIN, "make a leader step down")
+        if group == GROUP:
+            raise WiringError(
+                f"{GROUP} has one voter, {self._identity.name}: nobody could take over",
+                fix="name an election; `meshfold status` lists them",
+                item=GROUP,
+            )
+        return _group_document(group, await self.desk.step_down(asker, {"name": group}))
 
     async def keys_for(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `keys`: check the asker's grants, note the member, wrap the keys its grants entitle it to.

@@ -64,7 +64,6 @@ class ElectionDesk:
         responder.answers("election_keep", self.keep)
         responder.answers("election_resign", self.resign)
         responder.answers("election_current", self.current)
-        responder.answers("election_step_down", self.step_down)
 
     async def campaign(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer a campaign: a token with the times of its lease, or when to ask again."""

@@ -159,6 +159,8 @@ class Session:
             self.responder.answers("member", self.control.member)
             self.responder.answers("grant_issue", self._issue)
             self.responder.answers("grant_revoke", self._revoke)
+            self.responder.answers("group_leader", self.control.group_leader)
+            self.responder.answers("group_step_down", self.control.group_step_down)
             self.control.desk.register(self.responder)
         await self.responder.start()
         if self.grants:

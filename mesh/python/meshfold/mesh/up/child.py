@@ -6,6 +6,7 @@ Talks to its parent by one JSON line a message on stdout; ends cleanly on SIGTER
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from meshfold.core import Event, Route, route
-from meshfold.core.errors import GrantDenied, MeshfoldError
+from meshfold.core.errors import GrantDenied, MeshfoldError, NotLeader
 from meshfold.mesh.node import Node
 from meshfold.mesh.up.sampler import FAST_HZ, SCHEMA, Sample, Sampler, routes_of
 
@@ -22,6 +23,8 @@ __all__ = ("PRESSURE", "main")
 READY_S = 20.0
 #: Events of each route that `why` can answer for.
 HISTORY = 1024
+#: The election whose leader derives the route below.
+WRITER = "pressure"
 PRESSURE: Route[Sample] = route("hub", "host", "pressure", schema=SCHEMA)
 
 
@@ -48,7 +51,10 @@ async def edge(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
 
 
 async def hub(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
-    """Read everything and derive one route from two."""
+    """Read everything, and derive one route from two while leading the election for it.
+
+    A hub that was replaced and does not know yet thus derives nothing beside its successor.
+    """
     for r in (*routes_of().values(), PRESSURE):
         node.graph.configure_retention(r, history=HISTORY)
     routes = routes_of()
@@ -65,12 +71,21 @@ async def hub(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
                 correlation=marks["pressure"],
             )
 
-    node.graph.observe(cpu, derive)
+    async def derive_while_leading() -> None:
+        while True:
+            with contextlib.suppress(NotLeader):
+                async with node.election(WRITER).lead():
+                    with node.graph.observe(cpu, derive):
+                        await asyncio.Event().wait()
+
     for r in routes.values():
         node.read(r)
     await node.share(PRESSURE).ready(READY_S)
+    deriving = asyncio.ensure_future(derive_while_leading())
     tell("ready")
     await stop.wait()
+    deriving.cancel()
+    await asyncio.gather(deriving, return_exceptions=True)
 
 
 async def outsider(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
