@@ -56,8 +56,8 @@ start() {
     fi
     [[ $(uname -s) == Linux ]] || refuse "no engine answers at $default: start Docker"
     ((EUID == 0)) || refuse "no engine answers at $default, and only root can start one"
-    ((${#folder} + 40 <= address_chars_max)) || refuse "$folder is too long a path for sockets: set MESHFOLD_TEST_DOCKER_DIR"
     install_engine
+    ((${#folder} + 40 <= address_chars_max)) || refuse "$folder is too long a path for sockets: set MESHFOLD_TEST_DOCKER_DIR"
     mkdir -p "$folder"
     # Nothing here may need what a container around us withholds: oom scores are not lowered, the storage driver is the
     # engine's choice, and cgroups are used without systemd.

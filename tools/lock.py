@@ -30,13 +30,13 @@ EXPORT = (
 LISTS: dict[str, tuple[str, ...]] = {
     "dev.txt": ("--all-extras", "--all-groups"),
     "run.txt": ("--all-extras", "--no-dev"),
+    "build.txt": ("--only-group", "build"),
 }
 HEADS = {
     "dev.txt": "# Everything a checkout needs to build and to run its checks.",
     "run.txt": "# What an installed meshfold imports, with the embedded server.",
     "build.txt": "# What building the two wheels needs.",
 }
-BUILD_TOOLS = ("hatchling", "maturin")
 HOST = re.compile(r"https?://|^\s*(-i|--(extra-)?index-url|--find-links)\b", re.MULTILINE)
 
 
@@ -73,23 +73,19 @@ def blocks(text: str) -> dict[str, str]:
     return found
 
 
-def build_list(dev: dict[str, str]) -> str:
-    """The build tools and what they import, taken from the development list so that versions agree."""
-    names = ["hatchling", "maturin", "packaging", "pathspec", "pluggy", "trove-classifiers"]
-    return "".join(dev[name] for name in names)
-
-
 def declared() -> dict[str, set[str]]:
     """File name -> the distributions pyproject.toml asks for by name."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     hook = project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
     extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
-    groups = [line for lines in project["dependency-groups"].values() for line in lines]
+    groups: dict[str, list[Any]] = project["dependency-groups"]
+    # A group's entry is a requirement, or names a group to include, which is listed by itself.
+    lines = [line for group in groups.values() for line in group if isinstance(line, str)]
     run = {requirement_name(line) for line in [*hook, *extras]}
     return {
         "run.txt": run,
-        "dev.txt": run | {requirement_name(line) for line in groups},
-        "build.txt": set(BUILD_TOOLS),
+        "dev.txt": run | {requirement_name(line) for line in lines},
+        "build.txt": {requirement_name(line) for line in groups["build"]},
     }
 
 
@@ -116,7 +112,6 @@ def write() -> None:
     """Resolve and write every list."""
     FOLDER.mkdir(exist_ok=True)
     texts = {name: export(options) for name, options in LISTS.items()}
-    texts["build.txt"] = build_list(blocks(texts["dev.txt"]))
     for name, text in texts.items():
         (FOLDER / name).write_text(f"{HEADS[name]}\n# Written by tools/lock.py.\n{text}", encoding="utf-8")
 

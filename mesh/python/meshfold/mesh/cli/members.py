@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from meshfold.core.errors import ConfigError
+from meshfold.mesh.cli.health import health
 from meshfold.mesh.cli.options import AsJson, Chosen
 from meshfold.mesh.cli.support import emit, parse_duration, say
 
@@ -17,6 +18,7 @@ __all__ = ("app", "node_app")
 
 app = typer.Typer()
 node_app = typer.Typer(no_args_is_help=True, help="Run a node.")
+node_app.command("health")(health)
 Folder = Annotated[Path, typer.Option("--dir", help="folder of its state, made if needed")]
 Server = Annotated[str | None, typer.Option("--nats", help="the server's URL, such as nats://host:4222")]
 PASSPHRASE_BYTES_MAX = 4096
@@ -69,6 +71,9 @@ def init(
     ] = "nats://127.0.0.1:4222",
     passphrase_file: PassphraseFile = None,
     key_file: KeyFile = None,
+    server_config: Annotated[
+        Path | None, typer.Option("--server-config", help="where the server's configuration goes instead")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a mesh: its sealed root, its issuer, its first voter, and the configuration of a nats-server for it.
@@ -78,14 +83,14 @@ def init(
     from meshfold.mesh.enrolment.found import SERVER_CONF, found_mesh
 
     lock = _lock(passphrase_file, key_file, new=True)
-    made = found_mesh(folder, lock, mesh=mesh, voter=voter, url=nats)
+    made = found_mesh(folder, lock, mesh=mesh, voter=voter, url=nats, server_config=server_config)
     document = {
         "mesh": mesh,
         "node": made.voter.name,
         "id": made.voter.tag.hex(),
         "fingerprint": made.fingerprint,
         "dir": str(folder),
-        "server_config": str(folder / SERVER_CONF),
+        "server_config": str(server_config or folder / SERVER_CONF),
     }
     emit(
         document,

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -58,6 +59,8 @@ def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
     if settings.dir is None:
         raise ConfigError("a node needs a folder for its state", fix="name one with --dir", item="dir")
     app = load_app(settings.app, settings.read)
+    # As process 1 of a container a signal without a handler does nothing: be stoppable while joining and connecting, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asyncio.run(_run(config, options, settings, Path(settings.dir), app))
 
 

@@ -32,12 +32,15 @@ class Founded:
     fingerprint: str
 
 
-def found_mesh(folder: Path, lock: RootLock, *, mesh: str, voter: str, url: str) -> Founded:
+def found_mesh(
+    folder: Path, lock: RootLock, *, mesh: str, voter: str, url: str, server_config: Path | None = None
+) -> Founded:
     """Make a mesh in `folder`: its authority, the identity of the node that hosts the control log, and a context.
 
     Also writes `nats-server.conf`, by which a nats-server takes the logins of this mesh.
 
     :param url: where nodes will find the server
+    :param server_config: where that configuration goes instead, readable for all: nothing in it is secret
     :raises ConfigError: if the folder holds a mesh already or cannot be written, or a name cannot be one
     """
     check_url(url)
@@ -49,6 +52,8 @@ def found_mesh(folder: Path, lock: RootLock, *, mesh: str, voter: str, url: str)
     authority = folder / "authority"
     if (authority / "root.sealed").exists():
         raise ConfigError(f"{folder} already holds a mesh", fix="choose another folder", item="--dir")
+    if server_config is not None and not os.access(server_config.parent, os.W_OK):
+        raise ConfigError(f"cannot write into {server_config.parent}", item="--server-config")
     now_ms = time.time_ns() // 1_000_000
     opened = AuthorityFolder.found(authority, os.urandom(16), lock, now_ms)
     folder.chmod(0o700)
@@ -62,5 +67,14 @@ def found_mesh(folder: Path, lock: RootLock, *, mesh: str, voter: str, url: str)
         f"max_control_line: {CONTROL_LINE_BYTES}\n"
         f"max_payload: {PAYLOAD_BYTES}\n" + opened.papers.config()
     )
-    write_private(folder / SERVER_CONF, conf.encode())
+    _write_conf(server_config, conf) if server_config else write_private(folder / SERVER_CONF, conf.encode())
     return Founded(context, identity, opened.issuer.trust.authority_hash.hex())
+
+
+def _write_conf(path: Path, conf: str) -> None:
+    """Where another user's server reads it, such as a volume that a broker's container mounts."""
+    try:
+        write_private(path, conf.encode())
+        path.chmod(0o644)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", item="--server-config") from error
