@@ -15,6 +15,7 @@ help:
 	echo 'make test             Rust and Python tests'
 	echo 'make check            everything that only reads: format, lint, types, layers, generated files'
 	echo 'make fix              format, and apply the lints that can fix themselves'
+	echo 'make docs             build the manual into target/site and run its code'
 	echo 'make lock             refresh the hashed lists in requirements/'
 	echo 'make wheels           both release wheels, into dist/'
 	echo 'make ci               what CI runs'
@@ -52,6 +53,7 @@ fix: bootstrap
 	$(BIN)/ruff format .
 
 docs: bootstrap
+	$(BIN)/zensical build --clean
 	$(PYTEST) tools/tests/test_docs.py
 
 lock: bootstrap

@@ -12,6 +12,8 @@ import ast
 import asyncio
 import inspect
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,3 +134,29 @@ def test_top_level_await_runs_in_one_loop() -> None:
         "await f  # -> 3\n```\n",
         "await.md",
     )
+
+
+def test_the_manual_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    config = (ROOT / "mkdocs.yml").read_text("utf-8").replace("site_dir: target/site", "site_dir: site")
+    for room in ("core", "security", "consensus", "mesh", "native"):
+        config = config.replace(f"{room}/python", str(ROOT / room / "python"))
+    (tmp_path / "mkdocs.yml").write_text(config, "utf-8")
+    done = subprocess.run(
+        (Path(sys.executable).parent / "zensical", "build", "--clean"),
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0 and "No issues found" in done.stdout, done.stdout
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))
+    for page in pages:
+        loaded = re.findall(
+            r"<(?:script|img|link)\b[^>]*(?:src|href)=[\"']?(https?:[^\"'> ]+)", page.read_text("utf-8")
+        )
+        assert not loaded, f"{page.name} loads {loaded}"
+    api = (tmp_path / "site/reference/api/core/index.html").read_text("utf-8")
+    assert "publish_many" in api
