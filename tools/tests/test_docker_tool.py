@@ -56,7 +56,9 @@ def test_without_an_engine_it_says_why_and_ends_with_three(tmp_path: Path) -> No
         found = shutil.which(name)
         assert found is not None
         (tools / name).symlink_to(found)
-    with tempfile.TemporaryDirectory(prefix="mf-") as short:  # pytest's own folders may be too long for sockets
+    with tempfile.TemporaryDirectory(
+        prefix="mf-"
+    ) as short:  # pytest's own folders may be too long for sockets
         answer = run(Path(short) / "engine", "start", path=str(tools))
     assert answer.returncode == 3
     assert answer.stdout == ""
