@@ -455,17 +455,46 @@ impl Engine {
         }
     }
 
+    /// Number an event derived from `source`, which need not be retained here, and queue it for its turn.
+    pub fn publish_from(
+        &mut self,
+        sink: usize,
+        operator: &str,
+        source: &Event,
+        taints: u64,
+    ) -> Result<Arc<Event>, Refused> {
+        if self.room() == 0 {
+            return Err(Refused::Full);
+        }
+        let mut input = derived(operator, source, source.payload.clone());
+        input.taints = taint::join(input.taints, taints);
+        let event = self.make(sink, input, Some(source));
+        self.input.push_back((sink, event.clone()));
+        Ok(event)
+    }
+
+    /// Put a remembered event back into a route's history, behind what is there, without delivering it. One of this
+    /// incarnation moves the numbering behind it; no number is given twice (S2, S35).
+    pub fn restore(&mut self, route: usize, event: Arc<Event>) {
+        let own = event.producer == self.producer && event.incarnation == self.incarnation;
+        let r = &mut self.routes[route];
+        if own {
+            r.next_seq = r.next_seq.max(event.seq + 1);
+        }
+        r.next_link = r.next_link.max(event.seq_link + 1);
+        r.history_bytes += event.payload.as_ref().map_or(0, |p| p.len());
+        r.history.push_back(event);
+        trim(r, None);
+    }
+
+    /// The number the route's next event gets; never lowered.
+    pub fn number_from(&mut self, route: usize, next: u64) {
+        let r = &mut self.routes[route];
+        r.next_seq = r.next_seq.max(next);
+    }
+
     fn derive(&mut self, sink: usize, operator: &str, source: &Event, payload: Option<Arc<[u8]>>) {
-        let input = Input {
-            payload,
-            time: source.time,
-            ingest: source.ingest,
-            key: source.key.clone(),
-            correlation: source.correlation.clone(),
-            parents: vec![source.id()],
-            taints: source.taints,
-            operator: Some(operator.into()),
-        };
+        let input = derived(operator, source, payload);
         let event = self.make(sink, input, Some(source));
         self.arrive(sink, &event);
     }
@@ -529,6 +558,20 @@ impl Engine {
             .iter()
             .map(|t| (t.producer, t.incarnation, t.counters, t.last, t.attach))
             .collect()
+    }
+}
+
+/// What an event derived from another one takes over from it.
+fn derived(operator: &str, source: &Event, payload: Option<Arc<[u8]>>) -> Input {
+    Input {
+        payload,
+        time: source.time,
+        ingest: source.ingest,
+        key: source.key.clone(),
+        correlation: source.correlation.clone(),
+        parents: vec![source.id()],
+        taints: source.taints,
+        operator: Some(operator.into()),
     }
 }
 

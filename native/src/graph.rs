@@ -26,6 +26,9 @@ const FAILURES_MAX: usize = 256;
 /// Events numbered in one go by `publish_many` before their turns run.
 const SLICE: usize = 4096;
 
+/// What reads a queue, as `edges()` names it.
+const QUEUE_LABELS: [&str; 5] = ["observer", "stream", "tap", "log", "memory"];
+
 /// What the host does for an edge.
 enum Host {
     Observe(Py<PyAny>),
@@ -58,7 +61,7 @@ pub(crate) struct GraphBase {
     incarnation: Tag,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding these locks; should it, the data is whole, for every call keeps it so.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -526,13 +529,11 @@ impl GraphBase {
         let py = slf.py();
         let graph = slf.get();
         let index = graph.index(py, r)?;
-        let label = if label == "tap" {
-            "tap"
-        } else if label == "stream" {
-            "stream"
-        } else {
-            "observer"
-        };
+        let label = QUEUE_LABELS
+            .iter()
+            .find(|known| **known == label)
+            .copied()
+            .unwrap_or("observer");
         let kind = queue(capacity, overflow(policy)?);
         let wake = on_ready.as_ref().map(|wake| wake.clone_ref(py));
         let mut hosts = locked(&graph.hosts);
@@ -672,6 +673,70 @@ impl GraphBase {
             })
             .cloned();
         found.map(|inner| self.event(py, inner)).transpose()
+    }
+
+    /// Publish events derived from these on `sink`, in order, with their values, taints, trace and them as parents.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "extracted from Python objects"
+    )]
+    fn derive_all(
+        &self,
+        py: Python<'_>,
+        sink: &Bound<'_, RouteBase>,
+        sources: Vec<PyRef<'_, Event>>,
+        operator: &str,
+        taints: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let bits = taint_bits(py, taints)?;
+        let index = self.index(py, sink)?;
+        let sources: Vec<_> = sources.iter().map(|event| event.inner.clone()).collect();
+        for slice in sources.chunks(SLICE) {
+            let mut done = 0;
+            self.submit(py, &sink.get().text, |engine| {
+                while done < slice.len() {
+                    engine.publish_from(index, operator, &slice[done], bits)?;
+                    done += 1;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(sources.len())
+    }
+
+    /// Put remembered events back into a route's history, oldest first; numbering goes on at `next` or behind them.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "extracted from Python objects"
+    )]
+    fn restore(
+        &self,
+        py: Python<'_>,
+        r: &Bound<'_, RouteBase>,
+        packed: Vec<Vec<u8>>,
+        next: u64,
+    ) -> PyResult<usize> {
+        let index = self.index(py, r)?;
+        let mut events = Vec::with_capacity(packed.len());
+        for bytes in &packed {
+            let event = meshfold_stores::record::decode(bytes);
+            let Some(event) = event.filter(|event| event.route == r.get().tag) else {
+                let what = format!(
+                    "{} bytes remembered of {} are no event",
+                    bytes.len(),
+                    r.get().text
+                );
+                let fix = "restore the memory's file from a copy";
+                return Err(error(py, "DecodeError", &what, fix, ("reason", "batch")));
+            };
+            events.push(Arc::new(event));
+        }
+        let mut state = self.state();
+        for event in &events {
+            state.engine.restore(index, event.clone());
+        }
+        state.engine.number_from(index, next);
+        Ok(events.len())
     }
 
     /// Push a batch of a remote producer; (delivered, duplicates, lost, first, last).

@@ -8,6 +8,7 @@ mod graph;
 mod queue;
 mod route;
 mod spans;
+mod stores;
 
 #[pyo3::pymodule]
 mod _native {
@@ -23,6 +24,7 @@ mod _native {
     use crate::spans::{
         event_span, trace_bridge, trace_counts, trace_start, trace_stop, trace_take,
     };
+    use crate::stores::{EventLogBase, KeyspaceBase, pack_event};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -2,8 +2,9 @@
 
 use meshfold_core::event::Tag;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-use crate::codec::Codec;
+use crate::codec::{Codec, decode, encode};
 
 /// Base of `meshfold.core.Route`.
 #[pyclass(subclass, frozen, module = "meshfold._native")]
@@ -33,5 +34,18 @@ impl RouteBase {
             schema,
             text,
         }
+    }
+
+    /// The bytes of a value. Raises `EncodeError` if it does not fit the schema.
+    fn encode_value<'py>(
+        slf: &Bound<'py, Self>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(slf.py(), &encode(slf.get(), value)?))
+    }
+
+    /// The value of bytes. Raises `DecodeError` if they are none of the schema.
+    fn decode_value(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<Py<PyAny>> {
+        decode(slf.py(), slf.get(), data)
     }
 }

@@ -84,7 +84,12 @@ fn read(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {
     };
     let mut raw = [0; 20];
     file.read_exact(&mut raw)
-        .map_err(|error| StoreError::Damaged(path.into(), 0, error.to_string()))?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                StoreError::Damaged(path.into(), 0, "the writer's token is cut".into())
+            }
+            _ => StoreError::io(path, &error),
+        })?;
     let number = |at: usize| u64::from_be_bytes(raw[at..at + 8].try_into().unwrap_or_default());
     if crc32c::crc32c(&raw[..16]).to_be_bytes() != raw[16..] {
         let what = "the writer's token does not match its checksum";

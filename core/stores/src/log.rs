@@ -90,13 +90,13 @@ impl EventLog {
     fn find_end(&mut self, lease: Option<Lease>) -> Result<(), StoreError> {
         let mut end = None;
         if let Some(last) = self.segments.last_mut() {
-            let mut marks = last.clone();
+            let mut scanned = last.clone();
             let from = (last.first, last.data_at);
             end = Some(last.walk(from, u64::MAX, |head, _, offset| {
-                marks.mark(head.index, offset);
+                scanned.mark(head.index, offset);
                 true
             })?);
-            *last = marks;
+            *last = scanned;
         }
         self.next = end.map_or(1, |end| end.next);
         let Some(lease) = lease else { return Ok(()) };
@@ -132,18 +132,15 @@ impl EventLog {
     fn begin_segment(&mut self, token: u64) -> Result<(File, u64), StoreError> {
         let path = self.directory.join(segment::file_name(self.next, token));
         let head = segment::head(self.next, token, &self.schema);
-        let make = || -> std::io::Result<File> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)?;
+        let create = || -> std::io::Result<File> {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
             file.set_len(0)?;
             file.write_all(&head)?;
             file.sync_all()?;
             sync_directory(&self.directory)?;
             Ok(file)
         };
-        let made = make().map_err(|error| StoreError::io(&path, &error));
+        let made = create().map_err(|error| StoreError::io(&path, &error));
         if made.is_err() {
             // A file without a whole head holds nothing; if it cannot be removed, opening removes it.
             let _ = fs::remove_file(&path);
@@ -192,7 +189,12 @@ impl EventLog {
             let start = bytes.len();
             starts.push(start as u64);
             let number = (first + place as u64, writer.lease.token, place as u32);
-            record::encode(&mut bytes, event, number, (self.schema.id, self.schema.version));
+            record::encode(
+                &mut bytes,
+                event,
+                number,
+                (self.schema.id, self.schema.version),
+            );
             let size = bytes.len() - start - record::HEAD_BYTES;
             if size > record::BODY_BYTES_MAX {
                 return Err(StoreError::TooLarge("event", size, record::BODY_BYTES_MAX));
@@ -322,7 +324,13 @@ impl EventLog {
     /// Give the lease back, noting what was acknowledged. Reading goes on. Idempotent.
     pub fn close(&mut self) -> Result<(), StoreError> {
         match self.writer.take() {
-            Some(writer) if writer.failed.is_none() => writer.lease.give_back(self.next),
+            Some(writer) if writer.failed.is_none() => {
+                match writer.lease.give_back(self.next) {
+                    // The newer writer keeps its own note; there is nothing to give back.
+                    Err(StoreError::Fenced(..)) => Ok(()),
+                    done => done,
+                }
+            }
             _ => Ok(()),
         }
     }

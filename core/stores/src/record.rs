@@ -72,13 +72,8 @@ impl Head {
     }
 }
 
-/// Append a record to `out`.
-pub fn encode(
-    out: &mut Vec<u8>,
-    event: &Arc<Event>,
-    (index, token, place): (u64, u64, u32),
-    (schema, version): ([u8; 8], u32),
-) {
+/// The bytes of one event.
+pub fn body(event: &Arc<Event>) -> Vec<u8> {
     let (meta, payload) = batch::encode(std::slice::from_ref(event));
     let mut body = Vec::with_capacity(28 + meta.len() + payload.len());
     for tag in [event.route, event.producer, event.incarnation] {
@@ -87,6 +82,17 @@ pub fn encode(
     body.extend_from_slice(&(meta.len() as u32).to_be_bytes());
     body.extend_from_slice(&meta);
     body.extend_from_slice(&payload);
+    body
+}
+
+/// Append a record to `out`.
+pub fn encode(
+    out: &mut Vec<u8>,
+    event: &Arc<Event>,
+    (index, token, place): (u64, u64, u32),
+    (schema, version): ([u8; 8], u32),
+) {
+    let body = body(event);
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(&MAGIC);
     head.extend_from_slice(&(body.len() as u32).to_be_bytes());

@@ -158,8 +158,7 @@ impl Segment {
             } else {
                 None
             };
-            let fits =
-                head.filter(|h| size - offset >= (HEAD_BYTES + h.length) as u64);
+            let fits = head.filter(|h| size - offset >= (HEAD_BYTES + h.length) as u64);
             let Some(found) = fits else {
                 return self.judge(index, offset, size);
             };
@@ -187,7 +186,9 @@ impl Segment {
         let mut file = File::open(&self.path).map_err(io)?;
         file.seek(SeekFrom::Start(offset)).map_err(io)?;
         let mut rest = Vec::new();
-        file.take(size - offset).read_to_end(&mut rest).map_err(io)?;
+        file.take(size - offset)
+            .read_to_end(&mut rest)
+            .map_err(io)?;
         if later_append(&rest, index) {
             let what = format!("record {index} does not match its checksum and later ones follow");
             return Err(StoreError::Damaged(self.path.clone(), offset, what));
@@ -234,5 +235,7 @@ fn has_zero_sector(rest: &[u8], offset: u64) -> bool {
     let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
     let (first, others) = rest.split_at(lead.min(rest.len()));
     (!first.is_empty() && zero(first))
-        || others.chunks(SECTOR).any(|sector| !sector.is_empty() && zero(sector))
+        || others
+            .chunks(SECTOR)
+            .any(|sector| !sector.is_empty() && zero(sector))
 }

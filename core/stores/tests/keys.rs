@@ -7,8 +7,11 @@ fn part() -> impl Strategy<Value = Part> {
     prop_oneof![
         any::<i64>().prop_map(Part::Int),
         "[\\x00-\\x03a-cé]{0,4}".prop_map(Part::Text),
-        prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255), any::<u8>()], 0..4)
-            .prop_map(Part::Bytes),
+        prop::collection::vec(
+            prop_oneof![Just(0u8), Just(1), Just(255), any::<u8>()],
+            0..4
+        )
+        .prop_map(Part::Bytes),
     ]
 }
 

@@ -30,9 +30,11 @@ __all__ = (
     "SchemaMismatch",
     "SecurityError",
     "StoreDamaged",
+    "StoreUnavailable",
     "TooLarge",
     "TransportClosed",
     "TransportTimeout",
+    "VersionConflict",
     "WiringError",
     "WouldBlock",
 )
@@ -137,6 +139,23 @@ class StoreDamaged(CoreError):
     """A durable file is damaged below what was acknowledged. Fields: `path`, `offset`."""
 
     code = "core.store_damaged"
+
+
+class StoreUnavailable(CoreError):
+    """A durable store cannot be used as asked; nothing of the call was kept unless `because` is `unsure`.
+
+    Fields: `path`, `because` (`full`, `locked`, `unreadable`, `unsure`, `closed`).
+    """
+
+    code = "core.store_unavailable"
+    retryable = True
+
+
+class VersionConflict(CoreError):
+    """Somebody else changed it first; nothing of the transaction was kept. Fields: `key`, `expected`, `found`."""
+
+    code = "core.version_conflict"
+    retryable = True
 
 
 class GrantDenied(SecurityError):
