@@ -24,6 +24,7 @@ mod _native {
     use crate::spans::{
         event_span, trace_bridge, trace_counts, trace_start, trace_stop, trace_take,
     };
+    #[pymodule_export]
     use crate::stores::{EventLogBase, KeyspaceBase, pack_event};
 
     #[pymodule_export]

@@ -83,11 +83,11 @@ impl EventLogBase {
         &self,
         py: Python<'_>,
         route: &Bound<'_, RouteBase>,
-        from: u64,
+        first: u64,
         max: usize,
         bytes: usize,
     ) -> PyResult<Vec<(u64, Event)>> {
-        let rows = py.detach(|| locked(&self.log).read(from, max, bytes));
+        let rows = py.detach(|| locked(&self.log).read(first, max, bytes));
         let rows = rows.map_err(|error| refused(py, &error))?;
         let event = |(index, inner)| (index, Event::new(Arc::new(inner), route.clone().unbind()));
         Ok(rows.into_iter().map(event).collect())
