@@ -24,7 +24,7 @@ use crate::route::RouteBase;
 /// Failures of observers kept for `failures()`; all are counted.
 const FAILURES_MAX: usize = 256;
 /// Events numbered in one go by `publish_many` before their turns run.
-const SLICE: usize = 4096;
+pub(crate) const SLICE: usize = 4096;
 
 /// What reads a queue, as `edges()` names it.
 const QUEUE_LABELS: [&str; 5] = ["observer", "stream", "tap", "log", "memory"];
@@ -86,7 +86,7 @@ impl GraphBase {
     }
 
     /// Index of a route; a second schema on one address is refused (S1).
-    fn index(&self, py: Python<'_>, route: &Bound<'_, RouteBase>) -> PyResult<usize> {
+    pub(crate) fn index(&self, py: Python<'_>, route: &Bound<'_, RouteBase>) -> PyResult<usize> {
         let tag = route.get().tag;
         let mut routes = locked(&self.routes);
         if let Some(known) = routes.get(&tag) {
@@ -136,7 +136,7 @@ impl GraphBase {
     }
 
     /// Queue numbered events for their turn, then run the turn unless another thread does (S3).
-    fn submit(
+    pub(crate) fn submit(
         &self,
         py: Python<'_>,
         text: &str,
@@ -673,70 +673,6 @@ impl GraphBase {
             })
             .cloned();
         found.map(|inner| self.event(py, inner)).transpose()
-    }
-
-    /// Publish events derived from these on `sink`, in order, with their values, taints, trace and them as parents.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "extracted from Python objects"
-    )]
-    fn derive_all(
-        &self,
-        py: Python<'_>,
-        sink: &Bound<'_, RouteBase>,
-        sources: Vec<PyRef<'_, Event>>,
-        operator: &str,
-        taints: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
-        let bits = taint_bits(py, taints)?;
-        let index = self.index(py, sink)?;
-        let sources: Vec<_> = sources.iter().map(|event| event.inner.clone()).collect();
-        for slice in sources.chunks(SLICE) {
-            let mut done = 0;
-            self.submit(py, &sink.get().text, |engine| {
-                while done < slice.len() {
-                    engine.publish_from(index, operator, &slice[done], bits)?;
-                    done += 1;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(sources.len())
-    }
-
-    /// Put remembered events back into a route's history, oldest first; numbering goes on at `next` or behind them.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "extracted from Python objects"
-    )]
-    fn restore(
-        &self,
-        py: Python<'_>,
-        r: &Bound<'_, RouteBase>,
-        packed: Vec<Vec<u8>>,
-        next: u64,
-    ) -> PyResult<usize> {
-        let index = self.index(py, r)?;
-        let mut events = Vec::with_capacity(packed.len());
-        for bytes in &packed {
-            let event = meshfold_stores::record::decode(bytes);
-            let Some(event) = event.filter(|event| event.route == r.get().tag) else {
-                let what = format!(
-                    "{} bytes remembered of {} are no event",
-                    bytes.len(),
-                    r.get().text
-                );
-                let fix = "restore the memory's file from a copy";
-                return Err(error(py, "DecodeError", &what, fix, ("reason", "batch")));
-            };
-            events.push(Arc::new(event));
-        }
-        let mut state = self.state();
-        for event in &events {
-            state.engine.restore(index, event.clone());
-        }
-        state.engine.number_from(index, next);
-        Ok(events.len())
     }
 
     /// Push a batch of a remote producer; (delivered, duplicates, lost, first, last).

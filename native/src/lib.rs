@@ -25,7 +25,7 @@ mod _native {
         event_span, trace_bridge, trace_counts, trace_start, trace_stop, trace_take,
     };
     #[pymodule_export]
-    use crate::stores::{EventLogBase, KeyspaceBase, pack_event};
+    use crate::stores::{EventLogBase, KeyspaceBase, derive_all, pack_event, restore};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

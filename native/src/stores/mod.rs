@@ -2,9 +2,11 @@
 
 mod keyspace;
 mod log;
+mod replay;
 
 pub(crate) use keyspace::KeyspaceBase;
 pub(crate) use log::EventLogBase;
+pub(crate) use replay::{derive_all, restore};
 
 use meshfold_stores::error::StoreError;
 use meshfold_stores::record;

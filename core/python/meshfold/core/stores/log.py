@@ -14,7 +14,7 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
-from meshfold._native import EventLogBase
+from meshfold._native import EventLogBase, derive_all
 from meshfold.core.errors import SchemaMismatch, StoreUnavailable
 from meshfold.core.event import Event
 from meshfold.core.route import Route
@@ -144,9 +144,9 @@ class EventLog(EventLogBase, Generic[T]):
             first, last, count = first or number, number, count + 1
             batch.append(event)
             if len(batch) == _PAGE_RECORDS:
-                graph.derive_all(target, batch, "replay", ["DELIVERY_DUPLICATED"])
+                derive_all(graph, target, batch, "replay", ["DELIVERY_DUPLICATED"])
                 batch = []
-        graph.derive_all(target, batch, "replay", ["DELIVERY_DUPLICATED"])
+        derive_all(graph, target, batch, "replay", ["DELIVERY_DUPLICATED"])
         oldest = self.first
         missing = (start, oldest - 1) if start < oldest else None
         return Replay(first, last, count, missing)
@@ -227,7 +227,7 @@ class Appender(Edge, Generic[T]):
             self.failed = error
             return
         if self._committed is not None:
-            self._graph.derive_all(self._committed, self._waiting, "commit", [])
+            derive_all(self._graph, self._committed, self._waiting, "commit", [])
         self._waiting = []
 
     @property

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from meshfold._native import Event as NativeEvent
-from meshfold._native import pack_event
+from meshfold._native import pack_event, restore
 from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.route import Route
 from meshfold.core.stores.keyspace import Keyspace
@@ -84,7 +84,7 @@ class Memory:
             packed = [entry.value for entry in room.scan("event")]
             ours = self.life == (graph.producer, graph.incarnation)
             following = int.from_bytes(room.get("next") or b"", "big") if ours else 1
-            count += graph.restore(r, packed, max(following, 1))
+            count += restore(graph, r, packed, max(following, 1))
         return count
 
     def remember(self, graph: Graph, *routes: Route[Any], history: int = HISTORY) -> None:
