@@ -58,6 +58,37 @@ async def test_no_message_of_a_peer_ends_the_reader(broker: NatsBroker) -> None:
     await hostile.close()
 
 
+async def test_behind_waits_for_what_another_subscription_has_not_handled_yet(broker: NatsBroker) -> None:
+    """A checkpoint on one subject speaks of frames on another: they stand before it on the wire."""
+    one, two = broker.client("one", OPEN), broker.client("two", OPEN)
+    await one.connect()
+    await two.connect()
+    handled: list[bytes] = []
+    found: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+
+    def at_the_mark(message: Message) -> None:
+        before = len(handled)
+        if message.data:
+            frames.behind(lambda: found.put_nowait((before, len(handled))))
+
+    await two.subscribe("mark", at_the_mark)
+    frames = await two.subscribe("frame", lambda message: handled.append(message.data))
+    overtaken = False
+    overtaken = False
+    for round_ in range(1, 21):
+        # Both in one piece with the frames: the first wakes the task that then handles the second too early.
+        await one.publish("mark", b"")
+        for _ in range(20):
+            await one.publish("frame", b"x")
+        await one.publish("mark", b"now")
+        at_once, behind = await asyncio.wait_for(found.get(), 30)
+        overtaken |= at_once < 20 * round_
+        assert behind == 20 * round_
+    assert overtaken, "the mark was never handled first: this test proves nothing"
+    await one.close()
+    await two.close()
+
+
 async def test_a_login_that_ends_is_renewed_without_losing_or_doubling_a_message(broker: NatsBroker) -> None:
     sender, reader = broker.client("sender", life_s=3), broker.client("reader", life_s=3)
     await sender.connect()

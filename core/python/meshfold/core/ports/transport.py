@@ -49,6 +49,14 @@ class Subscribed(Protocol):
         """The subject or wildcard it listens on."""
         ...
 
+    def behind(self, call: Callable[[], None]) -> None:
+        """Call `call`, in the transport's loop, once everything that has arrived on this subscription by now was handled.
+
+        Arrival order over several subscriptions is the wire's; the order in which their messages are handled is not.
+        Best effort: `call` is dropped where the subscription is overloaded or closes first.
+        """
+        ...
+
     async def close(self) -> None:
         """Stop delivery. Idempotent."""
         ...

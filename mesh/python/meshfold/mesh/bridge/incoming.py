@@ -96,8 +96,14 @@ class IncomingBridge(Bridge):
         """Take in a producer's checkpoint: what it proves sent and we do not have is lost.
 
         Frames sent before the checkpoint arrive before it (order holds per publisher), so its `sent_seq` closes a gap
-        at the tail, too.
+        at the tail, too - once those that have arrived were handled.
         """
+        if self._subscription is not None:
+            self._subscription.behind(lambda: self._take(producer, incarnation, checkpoint, sees_us))
+        else:
+            self._take(producer, incarnation, checkpoint, sees_us)
+
+    def _take(self, producer: bytes, incarnation: bytes, checkpoint: Checkpoint, sees_us: bool) -> None:
         if checkpoint.schema != self.route.schema.descriptor() and self._state == "starting":
             self._fail(
                 SchemaMismatch(

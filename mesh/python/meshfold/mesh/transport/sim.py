@@ -63,6 +63,10 @@ class _Subscription:
     def subject(self) -> str:
         return self._subject
 
+    def behind(self, call: Callable[[], None]) -> None:
+        """Call at once: what arrives here is handled as it arrives."""
+        call()
+
     async def close(self) -> None:
         self.open = False
         self.client.broker.forget(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections import Counter
@@ -25,6 +26,15 @@ async def handed_over(inner: Any) -> None:
         await inner._pending_queue.join()
 
 
+class _Mark:
+    """Stands in the queue of a subscription behind what has arrived, and calls back when its turn comes."""
+
+    data = b""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+
 class NatsSubscription:
     """Delivers to one handler. While it moves, the new connection's messages are held until the old one is drained;
     those that came on both are delivered once, and order per publisher is kept.
@@ -37,7 +47,7 @@ class NatsSubscription:
         self._handler = handler
         self._emit = emit
         self._counts = counts
-        self._held: list[Message] | None = None
+        self._held: list[Message | _Mark] | None = None
         self._seen: Counter[tuple[str, bytes, str]] = Counter()
         self.inner: Any = None
         self.open = True
@@ -54,8 +64,26 @@ class NatsSubscription:
             with contextlib.suppress(errors.Error):
                 await self.inner.unsubscribe()
 
+    def behind(self, call: Callable[[], None]) -> None:
+        """Call `call` once everything that has arrived by now was handled; not at all if the queue is full.
+
+        nats-py handles each subscription in a task of its own: without this, what stands before a message on the wire
+        may be handled after it, if it is of another subscription.
+        """
+        queue = self.inner._pending_queue
+        if self._held is not None:
+            self._held.append(_Mark(call))
+        elif not self.open or queue.empty():
+            call()
+        else:
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(_Mark(call))
+
     async def live(self, message: Any) -> None:
         """Callback of the connection in use."""
+        if isinstance(message, _Mark):
+            self._call(message)
+            return
         taken = Message(message.subject, message.data, message.reply, message.headers or {})
         if self._held is not None:
             self._seen[taken.subject, taken.data, taken.reply] += 1
@@ -63,7 +91,7 @@ class NatsSubscription:
 
     def moving(self) -> Callable[[Any], Awaitable[None]]:
         """Begin to move: return the callback for the next connection, which holds what arrives until `moved`."""
-        mine: list[Message] = []
+        mine: list[Message | _Mark] = []
         self._held = mine
         self._seen.clear()
 
@@ -89,6 +117,9 @@ class NatsSubscription:
         held, self._held = self._held or [], None
         self.inner = inner
         for message in held:
+            if isinstance(message, _Mark):
+                self._call(message)
+                continue
             slot = (message.subject, message.data, message.reply)
             if self._seen[slot] > 0:
                 self._seen[slot] -= 1
@@ -106,8 +137,15 @@ class NatsSubscription:
             return
         self._counts["received"] += 1
         self._counts["bytes_received"] += len(message.data)
+        self._guarded(lambda: self._handler(message))
+
+    def _call(self, mark: _Mark) -> None:
+        if self.open:
+            self._guarded(mark.call)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self._handler(message)
+            work()
         except Exception as error:  # noqa: BLE001 - one message must not end the subscription
             _log.exception("handler of %s", self._subject)
             self._emit("handler_error", f"{self._subject}: {type(error).__name__}: {error}")
