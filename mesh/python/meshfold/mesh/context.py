@@ -6,6 +6,7 @@ newest whose process still runs. It names the folder of the mesh's authority, so
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from meshfold.core.errors import ConfigError
 from meshfold.mesh.transport import Login
 
 __all__ = ("Context", "contexts_dir")
+
+FILE_BYTES_MAX = 1024 * 1024
 
 
 def contexts_dir() -> Path:
@@ -150,7 +153,8 @@ class Context:
                 context = cls._read(link)
                 os.kill(context.pid, 0)
             except (ConfigError, ProcessLookupError):
-                link.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    link.unlink()
             except PermissionError:
                 continue
             else:
@@ -160,7 +164,11 @@ class Context:
     @classmethod
     def _read(cls, path: Path) -> Context:
         try:
-            record = msgspec.json.decode(path.read_bytes(), type=_File)
+            with path.open("rb") as file:
+                raw = file.read(FILE_BYTES_MAX + 1)
+            if len(raw) > FILE_BYTES_MAX:
+                raise ValueError(f"it has more than {FILE_BYTES_MAX} bytes")
+            record = msgspec.json.decode(raw, type=_File)
             return cls(
                 record.mesh,
                 bytes.fromhex(record.cluster),

@@ -1,5 +1,17 @@
 """The command line: one executable, `meshfold`."""
 
-from meshfold.mesh.cli.app import main
+import sys
 
 __all__ = ("main",)
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C ends it without a traceback from the first import on."""
+    try:
+        from meshfold.mesh.cli.app import run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -11,10 +11,10 @@ import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
 from meshfold.mesh.cli import grants, leader, members, routes
-from meshfold.mesh.cli.options import AsJson, Chosen
-from meshfold.mesh.cli.support import emit, exit_code_of, parse_duration, run_on_mesh, say
+from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
+from meshfold.mesh.cli.support import configure_logs, emit, exit_code_of, parse_duration, say
 
-__all__ = ("app", "main")
+__all__ = ("app", "run")
 
 #: What the parser raises for input it cannot use; the library exports only its children.
 UsageProblem: Any = typer.BadParameter.__mro__[2]
@@ -22,6 +22,7 @@ UsageProblem: Any = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Sealed, granted, counted routes over NATS.",
 )
@@ -42,6 +43,8 @@ def up(
     for_: Annotated[str | None, typer.Option("--for", help="stop after this time, such as 15s")] = None,
     as_json: AsJson = False,
     folder: Annotated[Path | None, typer.Option("--dir", help="keep the state here for the next run")] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run a whole sealed mesh on this machine.
 
@@ -51,6 +54,7 @@ def up(
 
     from meshfold.mesh.up import Supervisor, render
 
+    configure_logs(log_level, log_format)
     for_s = None if for_ is None else parse_duration(for_, "--for")
     live: Any = None
     if not as_json and sys.stdout.isatty():
@@ -87,7 +91,8 @@ def _summary(document: dict[str, Any]) -> list[str]:
 
 
 @app.command()
-def status(context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def status(call: Call) -> None:
     """Who is here, who leads, what is wrong.
 
     Example: meshfold status
@@ -118,23 +123,24 @@ def status(context: Chosen = None, as_json: AsJson = False) -> None:
         ]
         return out + [f"problem: {problem}" for problem in document["problems"]]
 
-    emit(run_on_mesh(context, work), as_json=as_json, lines=lines)
+    call.emit(call.run(work), lines)
 
 
 @app.command()
-def why(event: str, context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def why(call: Call, event: Annotated[str, typer.Argument(help="an event's id")]) -> None:
     """The causes of an event, across nodes.
 
     Example: meshfold why $(meshfold route latest hub/host/pressure --json | python -c "import json,sys; print(json.load(sys.stdin)['id'])")
     """
-    tree = run_on_mesh(context, lambda node: _awaited(node.why(event)))
+    tree = call.run(lambda node: _awaited(node.why(event)))
 
     def lines(found: dict[str, Any], depth: int = 0) -> list[str]:
         label = found["route"] or "an event that no node remembers"
         own = [f"{'  ' * depth}{label} on {found['node']}  {found['event']}"]
         return own + [line for cause in found["causes"] for line in lines(cause, depth + 1)]
 
-    emit(tree, as_json=as_json, lines=lines)
+    call.emit(tree, lines)
     raise typer.Exit(0 if tree["known"] else 1)
 
 
@@ -143,39 +149,46 @@ async def _awaited(reply: Any) -> Any:
 
 
 @audit.command()
-def flow(context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def flow(call: Call) -> None:
     """The accounting equation of every route at every reader; exit code 1 if something is unexplained.
 
     Example: meshfold audit flow
     """
-    document = run_on_mesh(context, lambda node: _awaited(node.audit_flow()))
+    document = call.run(lambda node: _awaited(node.audit_flow()))
 
     def lines(found: dict[str, Any]) -> list[str]:
         out = [
             f"{row['route']:<28} {row['reader']:<8} offered {row['offered']} = delivered {row['delivered']}"
-            f" + dropped {sum(row['dropped'].values())} + pending {row['pending']}"
+            f" + dropped {_dropped(row['dropped'])} + pending {row['pending']}"
             + (f"  unknown tail up to {row['unknown_tail']}" if row["unknown_tail"] else "")
             for row in found["routes"]
         ]
         return [*out, f"{found['unexplained']} unexplained"]
 
-    emit(document, as_json=as_json, lines=lines)
+    call.emit(document, lines)
     raise typer.Exit(0 if document["unexplained"] == 0 else 1)
 
 
+def _dropped(reasons: dict[str, int]) -> str:
+    """`0`, or the sum with its reasons."""
+    said = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    return f"{sum(reasons.values())} ({said})" if said else "0"
+
+
 @app.command()
-def doctor(context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def doctor(call: Call) -> None:
     """Check the server, this machine's clock and disk, and the running mesh.
 
     Example: meshfold doctor
     """
     from meshfold.mesh.cli.checks import run_checks
 
-    checks = run_checks(context)
-    emit(
+    checks = run_checks(call)
+    call.emit(
         {"checks": checks},
-        as_json=as_json,
-        lines=lambda found: [
+        lambda found: [
             f"{'ok  ' if row['ok'] else 'FAIL'} {row['name']}: {row['detail']}"
             + (f" - {row['fix']}" if row["fix"] else "")
             for row in found["checks"]
@@ -244,21 +257,27 @@ def bench(
     )
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; every expected error is one line and an exit code."""
-    if os.environ.get("NO_COLOR"):
-        os.environ["TERM"] = os.environ.get("TERM", "dumb")
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except MeshfoldError as error:
-        say(f"meshfold: {error}")
+        say(f"meshfold: {_one_line(error)}")
         sys.exit(exit_code_of(error))
     except UsageProblem as error:
         say(f"meshfold: {error.format_message()}" if sys.argv[1:] else error.format_message())
         sys.exit(ExitCode.UNUSABLE_INPUT)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
     except BrokenPipeError:
+        # Whoever read us has gone, as `head` does: that is no failure of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # A disk that is full, a folder that went away: whatever no command foresaw still is one line.
+        where = f" {error.filename}" if error.filename else ""
+        say(f"meshfold: {error.strerror or error}{where}; nothing more was done")
+        sys.exit(ExitCode.UNUSABLE_INPUT)
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

@@ -8,7 +8,7 @@ from typing import Any
 
 from meshfold.core.errors import MeshfoldError
 from meshfold.mesh.broker import find_server, server_version
-from meshfold.mesh.cli.support import run_on_mesh
+from meshfold.mesh.cli.options import Call
 
 __all__ = ("run_checks",)
 
@@ -19,7 +19,7 @@ def _check(name: str, ok: bool, detail: str, fix: str = "") -> dict[str, Any]:
     return {"name": name, "ok": ok, "detail": detail, "fix": "" if ok else fix}
 
 
-def run_checks(context: str | None) -> list[dict[str, Any]]:
+def run_checks(call: Call) -> list[dict[str, Any]]:
     """Every check with name, ok, detail and, where it fails, what to do."""
     checks: list[dict[str, Any]] = []
     try:
@@ -37,7 +37,7 @@ def run_checks(context: str | None) -> list[dict[str, Any]]:
         return dict(await node.query("status"))
 
     try:
-        answers = run_on_mesh(context, work)
+        answers = call.run(work)
     except MeshfoldError as error:
         checks.append(_check("mesh", False, error.what, error.fix))
         return checks

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import typer
 from meshfold.core import Action, Address
 from meshfold.core.errors import ConfigError
-from meshfold.mesh.cli.options import AsJson, Chosen
-from meshfold.mesh.cli.support import emit, parse_duration, run_on_mesh
+from meshfold.mesh.cli.options import Call, on_mesh
+from meshfold.mesh.cli.support import parse_duration
 
 __all__ = ("app",)
 
 app = typer.Typer(no_args_is_help=True, help="Capability grants.")
+RouteText = Annotated[str, typer.Argument(help="owner/family/stream, or all six tokens")]
 NodeName = Annotated[str, typer.Argument(help="name of a member")]
 Chosen_Actions = Annotated[list[str], typer.Option("--action", help="META_READ, PAYLOAD_OPEN, OWN, ...")]
 
@@ -26,7 +27,8 @@ async def _voter(node: Any) -> str:
 
 
 @app.command("ls")
-def ls(context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def ls(call: Call) -> None:
     """List grants.
 
     Example: meshfold grant ls
@@ -46,7 +48,7 @@ def ls(context: Chosen = None, as_json: AsJson = False) -> None:
             )
         return out
 
-    emit(run_on_mesh(context, work), as_json=as_json, lines=lines)
+    call.emit(call.run(work), lines)
 
 
 def _action(names: list[str]) -> Action:
@@ -61,13 +63,13 @@ def _action(names: list[str]) -> Action:
 
 
 @app.command()
+@on_mesh
 def issue(
+    call: Call,
     node_name: NodeName,
     pattern: Annotated[str, typer.Argument(help="a route, or a prefix of its full address ending in >")],
     action: Chosen_Actions,
     for_: Annotated[str, typer.Option("--for", help="how long it holds")] = "1d",
-    context: Chosen = None,
-    as_json: AsJson = False,
 ) -> None:
     """Sign a grant and note it in the control log; its holder has it at once if it runs, else from its next start.
 
@@ -80,7 +82,7 @@ def issue(
     actions = _action(action)
     seconds = parse_duration(for_, "--for")
     text = pattern if pattern.endswith(">") else Address.parse(pattern).text
-    chosen = Context.load(context)
+    chosen = Context.load(call.context)
     if chosen.authority_dir is None:
         raise ConfigError(
             "grants are issued where the mesh's issuer is", fix="run it on that machine", item="issuer"
@@ -100,11 +102,14 @@ def issue(
         )
         return dict(await node.query("grant_issue", node=voter, grant=grant.raw.hex()))
 
-    emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: [f"grant {found['id']}"])
+    call.emit(call.run(work), lambda found: [f"grant {found['id']}"])
 
 
 @app.command()
-def revoke(grant_id: str, context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def revoke(
+    call: Call, grant_id: Annotated[str, typer.Argument(help="its id, or the beginning of it")]
+) -> None:
     """Revoke a grant: the policy epoch rises and every node that is here refuses it.
 
     Example: meshfold grant revoke $(meshfold grant ls --json | python -c "import json,sys; print(json.load(sys.stdin)['grants'][0]['id'])")
@@ -120,20 +125,16 @@ def revoke(grant_id: str, context: Chosen = None, as_json: AsJson = False) -> No
             )
         return dict(await node.query("grant_revoke", node=voter, id=found[0]))
 
-    emit(
-        run_on_mesh(context, work),
-        as_json=as_json,
-        lines=lambda found: [f"revoked; policy epoch {found['policy_epoch']}"],
-    )
+    call.emit(call.run(work), lambda found: [f"revoked; policy epoch {found['policy_epoch']}"])
 
 
 @app.command()
+@on_mesh
 def explain(
+    call: Call,
     node_name: NodeName,
-    route: str,
+    route: RouteText,
     action: Annotated[str, typer.Option("--action", help="one action")] = "META_READ",
-    context: Chosen = None,
-    as_json: AsJson = False,
 ) -> None:
     """Say whether a member may do something, and which grant or lack of one decides; exit code 1 for denied.
 
@@ -147,6 +148,6 @@ def explain(
             await node.query("explain", node=await _voter(node), route=route, action=action, who=node_name)
         )
 
-    document = run_on_mesh(context, work)
-    emit(document, as_json=as_json, lines=lambda found: [f"{found['decision']}: {found['because']}"])
+    document = call.run(work)
+    call.emit(document, lambda found: [f"{found['decision']}: {found['because']}"])
     raise typer.Exit(0 if document["decision"] == "allowed" else 1)

@@ -6,21 +6,20 @@ from typing import Annotated, Any
 
 import typer
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli.options import AsJson, Chosen
-from meshfold.mesh.cli.support import emit, run_on_mesh
+from meshfold.mesh.cli.options import Call, on_mesh
 
 __all__ = ("leader",)
 
 ASK_S = 5.0
 
 
+@on_mesh
 def leader(
+    call: Call,
     group: Annotated[str, typer.Argument(help="`control`, or the name of an election")],
     step_down: Annotated[
         bool, typer.Option("--step-down", help="make the leader give way to another")
     ] = False,
-    context: Chosen = None,
-    as_json: AsJson = False,
 ) -> None:
     """Who leads a group, with term and token; exit code 1 if nobody does.
 
@@ -38,6 +37,6 @@ def leader(
         said = f"{found['leader']} leads {group} in term {found['term']}, token {found['token']}"
         return [f"{said}: told to step down" if step_down else said]
 
-    document = run_on_mesh(context, work)
-    emit(document, as_json=as_json, lines=lines)
+    document = call.run(work)
+    call.emit(document, lines)
     raise typer.Exit(ExitCode.HOLDS if document["leader"] is not None else ExitCode.DOES_NOT_HOLD)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import typer
 from meshfold.core import Address, Route, Schema, event_document
-from meshfold.core.errors import ConfigError
-from meshfold.mesh.cli.options import AsJson, Chosen
-from meshfold.mesh.cli.support import emit, run_on_mesh
+from meshfold.core.errors import ConfigError, EncodeError
+from meshfold.mesh.cli.options import Call, on_mesh
 
 __all__ = ("app",)
 
+#: What `route publish` can make a new route of; JSON has no bytes.
+SCHEMAS: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str, "json": dict}
+LINE_CHARS_MAX = 1024 * 1024
+RouteText = Annotated[str, typer.Argument(help="owner/family/stream, or all six tokens")]
 app = typer.Typer(no_args_is_help=True, help="Routes: list, show, read, write.")
 
 
@@ -42,38 +47,35 @@ async def _route(node: Any, text: str) -> Route[Any]:
 
 
 @app.command("ls")
-def ls(context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def ls(call: Call) -> None:
     """List routes.
 
     Example: meshfold route ls
     """
-    rows = run_on_mesh(context, _catalog)
-    emit(
-        {"routes": rows},
-        as_json=as_json,
-        lines=lambda found: [
-            f"{r['route']:<32} {r['schema']['name']:<16} {r['node']}" for r in found["routes"]
-        ],
+    call.emit(
+        {"routes": call.run(_catalog)},
+        lambda found: [f"{r['route']:<32} {r['schema']['name']:<16} {r['node']}" for r in found["routes"]],
     )
 
 
 @app.command()
-def show(route: str, context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def show(call: Call, route: RouteText) -> None:
     """Show a route's address, schema and owner.
 
     Example: meshfold route show edge/host/cpu
     """
     Address.parse(route)
-    row = run_on_mesh(context, lambda node: _find(node, route))
-    emit(
-        row,
-        as_json=as_json,
-        lines=lambda found: [f"{key}: {json.dumps(value)}" for key, value in found.items()],
+    call.emit(
+        call.run(lambda node: _find(node, route)),
+        lambda found: [f"{key}: {json.dumps(value)}" for key, value in found.items()],
     )
 
 
 @app.command()
-def latest(route: str, context: Chosen = None, as_json: AsJson = False) -> None:
+@on_mesh
+def latest(call: Call, route: RouteText) -> None:
     """The latest event of a route; exit code 1 if there is none.
 
     Example: meshfold route latest edge/host/memory --json
@@ -84,8 +86,8 @@ def latest(route: str, context: Chosen = None, as_json: AsJson = False) -> None:
         row = await _find(node, route)
         return (await node.query("latest", node=row["node"], route=route))["event"]
 
-    event = run_on_mesh(context, work)
-    emit(event, as_json=as_json, lines=lambda found: [_line(found)] if found else ["no event yet"])
+    event = call.run(work)
+    call.emit(event, lambda found: [_line(found)] if found else ["no event yet"])
     raise typer.Exit(0 if event else 1)
 
 
@@ -94,11 +96,11 @@ def _line(event: dict[str, Any]) -> str:
 
 
 @app.command()
+@on_mesh
 def watch(
-    route: str,
+    call: Call,
+    route: RouteText,
     count: Annotated[int, typer.Option(help="stop after so many events; 0: never", min=0)] = 0,
-    context: Chosen = None,
-    as_json: AsJson = False,
 ) -> None:
     """Print events as they arrive, one a line.
 
@@ -113,44 +115,94 @@ def watch(
         seen = 0
         async for event in stream:
             document = event_document(event)
-            sys.stdout.write((json.dumps(document) if as_json else _line(document)) + "\n")
+            sys.stdout.write((json.dumps(document) if call.as_json else _line(document)) + "\n")
             sys.stdout.flush()
             seen += 1
             if seen == count:
                 return
 
-    run_on_mesh(context, work)
+    call.run(work)
 
 
 @app.command()
+@on_mesh
 def publish(
-    route: str,
+    call: Call,
+    route: RouteText,
     value: Annotated[str, typer.Argument(help="JSON, or - for one value a line from stdin")],
-    context: Chosen = None,
-    as_json: AsJson = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema", help=f"{', '.join(SCHEMAS)}; default: the route's, or what the first value is"
+        ),
+    ] = None,
 ) -> None:
-    """Publish values on a route that this login owns.
+    """Publish values on a route that this login owns. Lines of stdin go out as they come; a bad one stops it, named.
 
     Example: meshfold route publish operator/notes/line '"all well"'
     """
     address = Address.parse(route)
-    texts = [line for line in sys.stdin if line.strip()] if value == "-" else [value]
-    try:
-        values = [json.loads(text) for text in texts]
-    except json.JSONDecodeError as error:
+    if schema is not None and schema not in SCHEMAS:
         raise ConfigError(
-            f"the value is no JSON: {error}", fix="quote text: '\"hello\"'", item="value"
-        ) from None
+            f"unknown schema type {schema!r}", fix=f"one of {', '.join(SCHEMAS)}", item="--schema"
+        )
+    if value != "-":
+        _value(value, "the value")
 
     async def work(node: Any) -> dict[str, Any]:
-        rows = {row["address"]: row for row in await _catalog(node)}
-        row = rows.get(address.text)
-        schema: Schema[Any] = Schema.from_descriptor(row["schema"]) if row else Schema.of(type(values[0]))
-        r: Route[Any] = Route(address, schema)
-        bridge = node.share(r)
-        await bridge.ready()
-        ids = [node.graph.publish(r, item).id for item in values]
-        await bridge.close()
-        return {"route": r.text, "events": ids}
+        published: list[str] = []
+        bridge, r = None, None
+        try:
+            async for where, text in _texts(value):
+                item = _value(text, where)
+                if r is None or bridge is None:
+                    r = await _outgoing(node, address, schema, item)
+                    bridge = node.share(r)
+                    await bridge.ready()
+                try:
+                    published.append((await node.graph.apublish(r, item)).id)
+                except EncodeError as error:
+                    raise EncodeError(f"{where}: {error.what}", fix=error.fix, route=r.text) from None
+                if not call.as_json:
+                    sys.stdout.write(published[-1] + "\n")
+                    sys.stdout.flush()
+        finally:
+            if bridge is not None:
+                await bridge.close()
+        return {"route": address.short, "events": published}
 
-    emit(run_on_mesh(context, work), as_json=as_json, lines=lambda found: found["events"])
+    call.emit(call.run(work), lambda found: [])
+
+
+async def _texts(value: str) -> AsyncIterator[tuple[str, str]]:
+    """The value, or each line of stdin that is not blank, with where it stands."""
+    if value != "-":
+        yield "the value", value
+        return
+    number = 0
+    while line := await asyncio.to_thread(sys.stdin.readline, LINE_CHARS_MAX):
+        number += 1
+        if not line.endswith("\n") and len(line) >= LINE_CHARS_MAX:
+            raise ConfigError(
+                f"line {number} is longer than {LINE_CHARS_MAX} characters", item=f"line {number}"
+            )
+        if line.strip():
+            yield f"line {number}", line
+
+
+def _value(text: str, where: str) -> Any:
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON number")
+
+    try:
+        return json.loads(text, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is no JSON: {error}", fix="quote text: '\"hello\"'", item=where) from None
+
+
+async def _outgoing(node: Any, address: Address, schema: str | None, first: Any) -> Route[Any]:
+    """The route as the mesh knows it, else of the schema asked for, else of what the first value is."""
+    known = {row["address"]: row for row in await _catalog(node)}.get(address.text)
+    if known is not None:
+        return Route(address, Schema.from_descriptor(known["schema"]), known["secrecy"])
+    return Route(address, Schema.of(SCHEMAS[schema] if schema else type(first)), "sealed")

@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import logging
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from meshfold.core.errors import ConfigError
-from meshfold.mesh.cli.support import say
+from meshfold.mesh.cli.support import configure_logs, say
 from meshfold.mesh.config import NodeSettings, foreign_login, load_settings, tls_of
 from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.node import Node
 from meshfold.mesh.node.runner import load_app, run_node
 from meshfold.security import Identity
 
-__all__ = ("configure_logs", "run_in_foreground")
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        document = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document)
-
-
-def configure_logs(settings: NodeSettings) -> None:
-    """Send logs to stderr as settings say."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_JsonLines() if settings.log_format == "json" else text)
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+__all__ = ("run_in_foreground",)
 
 
 def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
@@ -55,7 +28,7 @@ def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
     :raises MeshfoldError: as joining and entering the node do
     """
     settings = load_settings(config, options=options)
-    configure_logs(settings)
+    configure_logs(settings.log_level, settings.log_format)
     if settings.dir is None:
         raise ConfigError("a node needs a folder for its state", fix="name one with --dir", item="dir")
     app = load_app(settings.app, settings.read)

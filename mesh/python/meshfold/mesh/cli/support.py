@@ -1,20 +1,24 @@
-"""What all commands share: durations, output, errors as one line with an exit code."""
+"""What all commands share: durations, output, logs, errors as one line with an exit code."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable
 from typing import Any
 
 from meshfold.core.errors import ConfigError, GrantDenied, GrantExpired, GrantRevoked, MeshfoldError
 from meshfold.core.registry import ExitCode
 
-__all__ = ("emit", "exit_code_of", "parse_duration", "run_on_mesh", "say")
+__all__ = ("configure_logs", "emit", "exit_code_of", "parse_duration", "say")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION_S_MAX = 366 * 86_400.0
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 
 def parse_duration(text: str, option: str) -> float:
@@ -55,14 +59,31 @@ def exit_code_of(error: MeshfoldError) -> ExitCode:
     return ExitCode.DOES_NOT_HOLD if error.retryable else ExitCode.UNUSABLE_INPUT
 
 
-def run_on_mesh(context: str | None, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-    """Run `work(node)` as the operator of the mesh of `context`."""
-    import asyncio
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message."""
 
-    from meshfold.mesh.node import Node
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document)
 
-    async def run() -> Any:
-        async with Node.open("operator", context=context) as node:
-            return await work(node)
 
-    return asyncio.run(run())
+def configure_logs(level: str | None, form: str | None) -> None:
+    """Send logs to stderr: `debug` to `error`, default `warning`; as `text`, the default, or `json` lines.
+
+    :raises ConfigError: for another level or format
+    """
+    for option, value, known in (("--log-level", level, LEVELS), ("--log-format", form, FORMATS)):
+        if value is not None and value not in known:
+            raise ConfigError(f"{option} {value!r} is unknown", fix=f"one of {', '.join(known)}", item=option)
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if form == "json" else text)
+    logging.basicConfig(level=(level or "warning").upper(), handlers=[handler], force=True)

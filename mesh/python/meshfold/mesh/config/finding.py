@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meshfold.core.errors import ConfigError
-from meshfold.mesh.config.nats_login import foreign_login, nats_context, tls_of
+from meshfold.mesh.config.nats_login import foreign_login, nats_context, nats_context_exists, tls_of
 from meshfold.mesh.config.settings import NodeSettings, load_settings
 from meshfold.mesh.context import Context
 
@@ -21,10 +21,15 @@ def find_mesh(
 ) -> tuple[Context, NodeSettings]:
     """Return the context that is meant, with server and login as settings say, and the settings.
 
+    :param context: a context file, the name of a mesh that runs, or else the name of a context of the `nats` command,
+        which then says server and login of the mesh that is found without it
     :raises ConfigError: if there is none, or something named cannot be used
     """
-    settings = load_settings(config, options=options)
-    chosen = context if context is not None else None
+    environ = dict(os.environ)
+    if isinstance(context, str) and _is_nats_context(context, environ):
+        environ["NATS_CONTEXT"], context = context, None
+    settings = load_settings(config, environ=environ, options=options)
+    chosen = context
     if chosen is None and settings.dir is not None:
         chosen = Path(settings.dir) / "context.json"
         if not chosen.exists():
@@ -33,13 +38,19 @@ def find_mesh(
                 fix="make one with `meshfold init`, or join one with `meshfold join`",
                 item="dir",
             )
-    found = Context.load(chosen if chosen is not None else os.environ.get("MESHFOLD_CONTEXT"))
+    found = Context.load(chosen if chosen is not None else environ.get("MESHFOLD_CONTEXT"))
     if found.embedded:
         # NATS_* variables are about a server of the operator's own; this mesh brought its server.
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("NATS_")}
+        environ = {key: value for key, value in environ.items() if not key.startswith("NATS_")}
         settings = load_settings(config, environ=environ, options=options)
-        return with_settings(found, settings, environ), settings
-    return with_settings(found, settings, os.environ), settings
+    return with_settings(found, settings, environ), settings
+
+
+def _is_nats_context(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the `nats` command has a context of that name, and no mesh that runs here has it."""
+    if "/" in name or name.endswith(".json") or not nats_context_exists(name, environ):
+        return False
+    return all(context.mesh != name for context in Context.running())
 
 
 def with_settings(context: Context, settings: NodeSettings, environ: Mapping[str, str]) -> Context:

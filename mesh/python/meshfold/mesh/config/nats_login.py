@@ -14,7 +14,7 @@ from meshfold.core.errors import ConfigError
 from meshfold.mesh.config.settings import NodeSettings
 from meshfold.mesh.transport import Login, tls_context
 
-__all__ = ("foreign_login", "nats_context", "tls_of")
+__all__ = ("foreign_login", "nats_context", "nats_context_exists", "tls_of")
 
 SECRET_BYTES_MAX: Final = 4096
 
@@ -45,6 +45,14 @@ def nats_context(name: str, settings: NodeSettings, environ: Mapping[str, str] |
         if getattr(fresh, field) is None:
             setattr(fresh, field, getattr(context, field) or None)
     return fresh
+
+
+def nats_context_exists(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the `nats` command has a context of that name."""
+    try:
+        return _path(name, environ).is_file()
+    except ConfigError:
+        return False
 
 
 def _path(name: str, environ: Mapping[str, str]) -> Path:

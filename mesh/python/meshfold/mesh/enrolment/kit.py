@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +16,8 @@ __all__ = ("Enrolment", "EnrolmentStore")
 class EnrolmentStore(Protocol):
     """Where an enrolment lives, and where its logins come from."""
 
-    def login(self, subjects: Subjects, now_ms: int) -> Login:
-        """How to log in at the broker now."""
+    def login(self, subjects: Subjects, now_ms: Callable[[], int]) -> Login:
+        """How to log in at the broker: asked at each connect, so that a renewed login lives from then on."""
         ...
 
     def keep(self, grants: Iterable[Grant], trust: Trust, login_jwt: str) -> bool:

@@ -1,12 +1,12 @@
 """Local enrolment: a process that can read a mesh's authority becomes a member under a name.
 
-Grants by name (COMMANDS): `outsider` gets none; `operator` gets reading and administration of everything; any other
-name gets OWN on routes whose owner token is that name, and META_READ and PAYLOAD_OPEN on `>`.
+Grants by name (COMMANDS): `outsider` gets none; any other name gets OWN on routes whose owner token is that name, and
+META_READ and PAYLOAD_OPEN on `>`; `operator` gets administration of everything, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from meshfold.core import escape_token
@@ -50,12 +50,12 @@ class LocalStore:
         self._keys = keys
         self._voters = voters
 
-    def login(self, subjects: Subjects, now_ms: int) -> Login:
+    def login(self, subjects: Subjects, now_ms: Callable[[], int]) -> Login:
         """A login minted anew at each connect."""
         identity = read_identity(self._folder)
         assert identity is not None
         return Login(
-            jwt=lambda: self.mint(identity, grants_in(self._folder), subjects, now_ms),
+            jwt=lambda: self.mint(identity, grants_in(self._folder), subjects, now_ms()),
             sign=self._keys.login_sign,
         )
 
@@ -109,9 +109,9 @@ def capabilities_for(name: str, *, operator: bool = False) -> tuple[Capability, 
     if name == OUTSIDER:
         return ()
     reading = Action.META_READ | Action.PAYLOAD_OPEN | Action.VALIDATE
+    everywhere = reading
     if name == OPERATOR or operator:
-        everything = reading | Action.DEBUG_READ | Action.REPLAY_READ | Action.KEY_ADMIN
-        return (Capability(everything, ">"),)
+        everywhere |= Action.DEBUG_READ | Action.REPLAY_READ | Action.KEY_ADMIN
     owner = escape_token(name)
     owned = tuple(
         Capability(Action.OWN, f"{plane}.{layer}.{owner}.>")
@@ -119,7 +119,7 @@ def capabilities_for(name: str, *, operator: bool = False) -> tuple[Capability, 
         for layer in LAYERS
         if layer != "shadow" or plane == "write"
     )
-    return (Capability(reading, ">"), *owned)
+    return (Capability(everywhere, ">"), *owned)
 
 
 def enrol_locally(context: Context, name: str, now_ms: int) -> Enrolment:

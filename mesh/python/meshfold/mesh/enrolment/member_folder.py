@@ -9,7 +9,7 @@ member.json                   mesh, cluster, servers, site, roots, issuers, vote
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +115,7 @@ class MemberFolder:
             )
         return Enrolment(self.keys, identity, grants, self.file.trust(), self.file.voters, self)
 
-    def login(self, subjects: Subjects, now_ms: int) -> Login:
+    def login(self, subjects: Subjects, now_ms: Callable[[], int]) -> Login:
         """The stored login, read anew at each connect."""
         return Login(jwt=(self.path / "login.jwt").read_text, sign=self.keys.login_sign)
 

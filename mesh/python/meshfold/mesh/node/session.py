@@ -128,7 +128,7 @@ class Session:
         )
 
     def _login(self, enrolment: Enrolment) -> Login:
-        own = self.context.login or enrolment.store.login(self.subjects, self.hlc.now_ms())
+        own = self.context.login or enrolment.store.login(self.subjects, self.hlc.now_ms)
         return own.over(self.context.tls) if self.context.tls is not None else own
 
     @property

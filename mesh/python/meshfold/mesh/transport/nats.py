@@ -54,9 +54,14 @@ def check_url(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigError(f"{url!r} is no NATS URL", fix="write nats://host:port", item="url") from None
-    if parts.username or parts.password:
-        raise ConfigError("credentials inside a URL are refused", fix="use --creds FILE", item="url")
+        parts, port = urlsplit(""), None
+    if "@" in url:
+        # Not repeated: what stands before the @ may be a password.
+        raise ConfigError(
+            "credentials inside a URL are refused: others see the command line",
+            fix="use --creds FILE, a password_file, or NATS_USER and NATS_PASSWORD",
+            item="url",
+        )
     if parts.scheme not in SCHEMES or not parts.hostname or (port is not None and port == 0):
         raise ConfigError(f"{url!r} is no NATS URL", fix="write nats://host:port", item="url")
     return url

@@ -1,0 +1,68 @@
+"""Running a command's work as a node of a mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from meshfold.core.errors import GrantDenied, TransportClosed
+from meshfold.mesh.config.finding import find_mesh
+from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment.local import OPERATOR
+from meshfold.mesh.node import Node
+
+__all__ = ("run_on_mesh",)
+
+#: How often a command that waits looks whether its mesh still runs.
+ALIVE_S = 0.5
+
+
+def run_on_mesh(
+    context: str | None, options: Mapping[str, Any], work: Callable[[Any], Coroutine[Any, Any, Any]]
+) -> Any:
+    """Run `work(node)` in the mesh of `context`. Raises as `Call.run` says."""
+    found, _ = find_mesh(context, None, options)
+    return asyncio.run(_run(found, work))
+
+
+async def _run(context: Context, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    name = context.member or OPERATOR
+    async with Node(name, context) as node:
+        if not node.session.grants:
+            raise GrantDenied(
+                f"{name} holds no grant in mesh {context.mesh}, so nobody answers it",
+                fix=f"ask its operator for: meshfold grant issue {name} ROUTE --action META_READ",
+                principal=name,
+                action="META_READ",
+                route=">",
+            )
+        task, end = asyncio.ensure_future(work(node)), asyncio.ensure_future(_end_of(context))
+        try:
+            await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+        finally:
+            for job in (task, end):
+                job.cancel()
+            await asyncio.gather(task, end, return_exceptions=True)
+        raise TransportClosed(
+            f"the mesh {context.mesh} has ended",
+            fix="start it again; `meshfold status` tells when it runs",
+            address=context.url,
+            because="ended",
+        )
+
+
+async def _end_of(context: Context) -> None:
+    """Return when the process that runs the mesh here is gone; never for a mesh that runs elsewhere."""
+    while True:
+        await asyncio.sleep(ALIVE_S)
+        try:
+            if context.embedded:
+                os.kill(context.pid, 0)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            continue
