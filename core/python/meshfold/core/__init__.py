@@ -1,6 +1,7 @@
 """The local graph: routes, events and operators in one process. Imports no other room."""
 
 from meshfold.core.address import Address, escape_token, unescape_token
+from meshfold.core.clocks import ManualClock, SystemClock
 from meshfold.core.errors import (
     CoreError,
     DecodeError,
@@ -40,6 +41,7 @@ __all__ = (
     "Inlet",
     "InletReceipt",
     "Lineage",
+    "ManualClock",
     "MeshfoldError",
     "ParentRange",
     "PayloadGone",
@@ -53,6 +55,7 @@ __all__ = (
     "StoreDamaged",
     "Stream",
     "Subscription",
+    "SystemClock",
     "Taint",
     "Tap",
     "Tracing",

@@ -1,4 +1,4 @@
-"""The clocks of a live node: the system clock and the hybrid logical clock that stamps frames.
+"""The hybrid logical clock that stamps frames.
 
 HLC: 48 bits of wall milliseconds, 16 bits of counter; it never goes back, and takes in what it sees from others up to
 the skew limit (Kulkarni et al., "Logical Physical Clocks", 2014, section 4).
@@ -6,26 +6,12 @@ the skew limit (Kulkarni et al., "Logical Physical Clocks", 2014, section 4).
 
 from __future__ import annotations
 
-import time
-
 from meshfold.core.ports import Clock
 
-__all__ = ("HybridClock", "SystemClock")
+__all__ = ("HybridClock",)
 
 #: A peer further ahead than this does not move our clock (SECURITY: skew limit).
 SKEW_MS_MAX = 60_000
-
-
-#: The monotonic clock that goes on while the machine is suspended, where there is one: a lease must not outlast a closed lid.
-_RUNNING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-class SystemClock:
-    """The clock of this machine."""
-
-    def now(self) -> tuple[int, int]:
-        """Return (wall ns, monotonic ns); the second counts the time of a suspended machine where the system can tell."""
-        return time.time_ns(), time.clock_gettime_ns(_RUNNING)
 
 
 class HybridClock:

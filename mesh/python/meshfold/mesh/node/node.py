@@ -9,11 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from meshfold.core import Graph, Route
+from meshfold.core import Graph, Route, SystemClock
 from meshfold.core.errors import ConfigError, MeshfoldError, WiringError
 from meshfold.core.registry import CONTRACTS
 from meshfold.mesh.bridge import Bridge
-from meshfold.mesh.clocks import SystemClock
 from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import Enrolment, MemberFolder, enrol_locally

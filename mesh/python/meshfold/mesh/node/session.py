@@ -13,12 +13,12 @@ import socket
 from collections import Counter, deque
 from typing import Any, Literal
 
-from meshfold.core import Graph, Route
+from meshfold.core import Graph, Route, SystemClock
 from meshfold.core.errors import FrameRejected, GrantDenied, KeyMissing, MeshfoldError, TransportTimeout
 from meshfold.core.ports import TransportEvent
 from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
-from meshfold.mesh.clocks import HybridClock, SystemClock
+from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
