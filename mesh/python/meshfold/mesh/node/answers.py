@@ -1,4 +1,4 @@
-"""The commands every node answers: status, catalog, flow, latest, why, refusals, explain.
+"""The commands every node answers: status, catalog, flow, latest, why, trace, refusals, explain.
 
 Each answer is filtered to what the asker may read (S32): a node shows a stranger nothing.
 """
@@ -13,6 +13,7 @@ from meshfold.core.errors import GrantDenied, MeshfoldError, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.node.why import WHY_DEPTH_MAX, WhyWalk
+from meshfold.mesh.telemetry import find_trace, trace_document
 from meshfold.security import Identity
 
 __all__ = ("Answers",)
@@ -25,7 +26,7 @@ class Answers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        for command in ("status", "catalog", "flow", "latest", "why", "refusals", "explain"):
+        for command in ("status", "catalog", "flow", "latest", "why", "trace", "refusals", "explain"):
             session.responder.answers(command, getattr(self, command))
         session.responder.answers("policy", session.on_policy)
         session.responder.answers("granted", session.on_granted)
@@ -134,6 +135,31 @@ class Answers:
         """The causes of an event, across nodes."""
         self._require_any(asker)
         return await self.walk(str(args.get("event", "")), int(args.get("depth", WHY_DEPTH_MAX)))
+
+    async def trace(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """The spans this node remembers of a trace: named by its id, or the newest of an event or a route."""
+        self._require_any(asker)
+        session = self._session
+        try:
+            wanted = bytes.fromhex(str(args.get("trace", ""))) or None
+        except ValueError:
+            raise WiringError(
+                f"{args.get('trace')!r} is no trace id", fix="32 hex digits", item="trace"
+            ) from None
+        records = session.recorder.kept()
+        found = find_trace(
+            records, trace=wanted, event=str(args.get("event", "")), route=str(args.get("route", ""))
+        )
+        if found is None:
+            return {"trace_id": None, "event": None, "spans": []}
+
+        def may_read(route: str) -> bool:
+            return bool(route) and self._may(asker, Action.META_READ, Address.parse(route))
+
+        document = trace_document(
+            records, found.trace, session.recorder.facts, service=session.name, may_read=may_read
+        )
+        return {**document, "event": found.event}
 
     async def walk(self, event: str, depth: int = WHY_DEPTH_MAX) -> dict[str, Any]:
         """Build the tree from here."""

@@ -22,6 +22,7 @@ from meshfold.mesh.node.election import Election
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.reply import Reply
+from meshfold.mesh.telemetry import TelemetrySettings
 
 __all__ = ("Node",)
 
@@ -54,8 +55,14 @@ class Node:
     (the loop that runs). Routes are shared and read by bridges; see `Bridge` for what they promise.
     """
 
-    def __init__(self, name: str, context: Context) -> None:
+    def __init__(self, name: str, context: Context, *, telemetry: TelemetrySettings | None = None) -> None:
         self._name = name
+        if telemetry is None:
+            # Commands are the operator's: short, many, and nobody looks for their traces.
+            telemetry = (
+                TelemetrySettings() if name == OPERATOR else TelemetrySettings.from_environ(os.environ)
+            )
+        self._telemetry = telemetry
         self._context = context
         self._session: Session | None = None
         self._answers: Answers | None = None
@@ -74,6 +81,7 @@ class Node:
         nats: str | None = None,
         creds: str | Path | None = None,
         state_dir: str | Path | None = None,
+        otlp: str | None = None,
     ) -> Node:
         """Find the mesh and take part in it as `name`; entering the node connects.
 
@@ -86,11 +94,13 @@ class Node:
         :param nats: the server's URL, or several joined by commas, instead of what the context says
         :param creds: a creds file, for servers that know no JWTs of this mesh
         :param state_dir: folder where a node has joined, or of a mesh that `meshfold init` made
+        :param otlp: URL of an OTLP/HTTP receiver of traces, such as http://127.0.0.1:4318; None takes `OTEL_*` variables
         :raises ConfigError: if no mesh is found, or files, variables or options cannot be used
         """
+        telemetry = None if otlp is None else TelemetrySettings.from_environ(os.environ).to(otlp, "otlp")
         options = {"name": name, "nats": nats, "creds": _text(creds), "dir": _text(state_dir)}
         found, chosen = find_mesh(context, None if config is None else Path(config), options)
-        return cls(chosen.name or found.member or OPERATOR, found)
+        return cls(chosen.name or found.member or OPERATOR, found, telemetry=telemetry)
 
     @property
     def graph(self) -> Graph:
@@ -265,7 +275,7 @@ class Node:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        session = Session(self._name, self._context, self._enrolment, self._graph)
+        session = Session(self._name, self._context, self._enrolment, self._graph, self._telemetry)
         self._session, self._answers = session, Answers(session)
         try:
             await session.start()

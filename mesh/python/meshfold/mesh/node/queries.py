@@ -107,9 +107,15 @@ class Asker(_Party):
 class Responder(_Party):
     """Answers the questions sent to this node."""
 
-    def __init__(self, *parts: Any, reject: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        *parts: Any,
+        reject: Callable[[str, str], None],
+        denied: Callable[[errors.GrantDenied], None],
+    ) -> None:
         super().__init__(*parts)
         self._reject = reject
+        self._denied = denied
         self._handlers: dict[str, Handler] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
@@ -155,6 +161,8 @@ class Responder(_Party):
             answer = Answer(document=await self._handler(query.command)(asker, query.args))
         except MeshfoldError as error:
             answer = Answer(error=error.code, message=str(error))
+            if isinstance(error, errors.GrantDenied):
+                self._denied(error)
         if reply:
             data = self._seal(FrameKind.ANSWER, asker, encode(answer), f"{_ANSWER}.{asker.tag.hex()}")
             await self._transport.publish(reply, data)

@@ -24,12 +24,14 @@ from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
 from meshfold.mesh.node.control import Control
 from meshfold.mesh.node.election import MeshElectorate
+from meshfold.mesh.node.facts import facts_of
 from meshfold.mesh.node.heartbeats import Heartbeats
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.node.voters import Voters
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
+from meshfold.mesh.telemetry import Recorder, TelemetrySettings
 from meshfold.mesh.transport import Login, NatsTransport
 from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, Policy, Sealer
 
@@ -50,7 +52,9 @@ REFUSALS_MAX = 256
 class Session:
     """The running parts of a node and how they are joined."""
 
-    def __init__(self, name: str, context: Context, enrolment: Enrolment, graph: Graph) -> None:
+    def __init__(
+        self, name: str, context: Context, enrolment: Enrolment, graph: Graph, telemetry: TelemetrySettings
+    ) -> None:
         self.name = name
         self.context = context
         self.graph = graph
@@ -60,6 +64,7 @@ class Session:
         self.subjects = Subjects(context.cluster, context.site)
         self.hlc = HybridClock(SystemClock())
         self.rejected: Counter[str] = Counter()
+        self.denials = 0
         self.refusals: deque[dict[str, Any]] = deque(maxlen=REFUSALS_MAX)
         self.outgoing: dict[str, OutgoingBridge] = {}
         self.incoming: dict[str, IncomingBridge] = {}
@@ -73,6 +78,7 @@ class Session:
         self.started_ms = self.hlc.now_ms()
         self.policy_epoch = 0
         self._build(enrolment, graph.incarnation)
+        self.recorder = Recorder(graph, telemetry, node=name, mesh=context.mesh, facts=facts_of(self))
 
     def _build(self, enrolment: Enrolment, incarnation: bytes) -> None:
         clock = self.hlc.clock
@@ -110,7 +116,7 @@ class Session:
             lambda: self.policy_epoch,
         )
         self.asker = Asker(*parts)
-        self.responder = Responder(*parts, reject=self.reject)
+        self.responder = Responder(*parts, reject=self.reject, denied=self._denied)
         self.ask_voters = Voters(self.voters, self.identity, self.asker, self.responder)
         self.electorate = MeshElectorate(self.ask_voters)
         self.heartbeats = Heartbeats(
@@ -143,6 +149,7 @@ class Session:
         :raises TransportTimeout: if no voter answers
         :raises MeshfoldError: as the parts raise
         """
+        self.recorder.start()
         await self.transport.connect()
         if self.is_voter:
             folder = self.context.state_dir / "voter"
@@ -369,10 +376,19 @@ class Session:
     def refuse(self, route: str, action: str, error: str) -> None:
         """Note a refusal of this node for `refusals`."""
         self.refusals.append({"node": self.name, "route": route, "action": action, "error": error})
+        self.denials += 1
+        self.recorder.denied(action, route, self.name)
+
+    def _denied(self, error: GrantDenied) -> None:
+        """Note that this node refused somebody's question."""
+        self.denials += 1
+        facts = {name: str(error.fields.get(name, "")) for name in ("action", "route", "principal")}
+        self.recorder.denied(**facts)
 
     def reject(self, reason: str, where: str) -> None:
         """Count a refused frame: it is no event (S43)."""
         self.rejected[reason] += 1
+        self.recorder.rejected(reason, where)
 
     def _on_event(self, event: TransportEvent) -> None:
         if event.kind == "permission":
@@ -455,3 +471,4 @@ class Session:
         await self.transport.close()
         if self.control is not None:
             self.control.close()
+        await asyncio.to_thread(self.recorder.close)

@@ -47,7 +47,7 @@ class _Otlp:
         return self._exporter.export(spans) is self._success
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call] # the library leaves it bare
 
 
 def otlp_exporter(endpoint: str) -> Exporter:
@@ -118,9 +118,7 @@ class SpanFactory:
             return ReadableSpan(
                 seen.name,
                 context=context(record.trace, record.span, remote=False),
-                parent=None
-                if record.parent is None
-                else context(record.trace, record.parent, remote=remote),
+                parent=None if record.parent is None else context(record.trace, record.parent, remote=remote),
                 resource=self._resource,
                 attributes=seen.attributes,
                 links=[Link(context(trace, span, remote=False)) for trace, span in record.links],

@@ -25,6 +25,9 @@ log = logging.getLogger("meshfold.telemetry")
 
 #: Finished records that `trace` can answer from.
 KEPT_RECORDS: Final = 8192
+#: Records that wait for an export; while it is slow the engine's ring fills, and drops what is oldest.
+WAITING_MAX: Final = 8192
+TAKE_RECORDS: Final = 1024
 #: Refusals that become spans in a second; a peer that is refused more often is counted only.
 DENIALS_PER_S: Final = 20
 #: How long closing waits for the last spans, and for an export that is given up.
@@ -56,6 +59,7 @@ class Recorder:
         self._now_ns = now_ns
         self._tracing = Tracing(graph)
         self._kept: deque[SpanRecord] = deque(maxlen=KEPT_RECORDS)
+        self._waiting: deque[SpanRecord] = deque()
         self._denials: deque[SpanRecord] = deque()
         self._denial_second = (0, 0)
         self._lock = threading.Lock()
@@ -107,16 +111,24 @@ class Recorder:
 
     def _drain(self) -> None:
         """Take and export until nothing is left."""
-        while True:
-            records = self._tracing.take(self._settings.batch_spans)
+        while self._take():
             with self._lock:
-                while self._denials and len(records) < self._settings.batch_spans:
-                    records.append(self._denials.popleft())
-                self._kept.extend(records)
-            if not records:
-                return
+                records = [
+                    self._waiting.popleft()
+                    for _ in range(min(len(self._waiting), self._settings.batch_spans))
+                ]
             if self._exporter is not None and self._factory is not None:
                 self._export(self._exporter, self._factory, records)
+
+    def _take(self) -> bool:
+        """Take what the engine has, as far as there is room; whether something waits for the export."""
+        with self._lock:
+            room = WAITING_MAX - len(self._waiting)
+            records = self._tracing.take(min(room, TAKE_RECORDS)) if room > 0 else []
+            records += (self._denials.popleft() for _ in range(min(len(self._denials), room)))
+            self._kept.extend(records)
+            self._waiting.extend(records)
+            return bool(self._waiting)
 
     def _export(self, exporter: Exporter, factory: SpanFactory, records: list[SpanRecord]) -> None:
         try:
@@ -138,9 +150,7 @@ class Recorder:
         """Note that a frame was refused; above `DENIALS_PER_S` refusals are only counted."""
         self._refused("rejected", None, where, None, reason)
 
-    def _refused(
-        self, kind: str, action: str | None, route: str, principal: str | None, error: str
-    ) -> None:
+    def _refused(self, kind: str, action: str | None, route: str, principal: str | None, error: str) -> None:
         if self._thread is None:
             return
         now = self._now_ns()
@@ -176,7 +186,8 @@ class Recorder:
             self._denials.append(record)
 
     def kept(self) -> list[SpanRecord]:
-        """The last records, oldest first."""
+        """The last records, oldest first, up to this moment."""
+        self._take()
         with self._lock:
             return list(self._kept)
 

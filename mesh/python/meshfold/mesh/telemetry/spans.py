@@ -94,14 +94,13 @@ def view(record: SpanRecord, facts: Facts) -> SpanView:
 
 def _refusal(record: SpanRecord) -> SpanView:
     """Of a refusal, `operator` is the action and `correlation` who asked for it."""
-    attributes: dict[str, Value] = {"error.type": record.error or "refused"}
-    for key, value in (
+    named = (
         ("meshfold.route", record.route),
         ("meshfold.action", record.operator),
         ("meshfold.principal", record.correlation),
-    ):
-        if value:
-            attributes[key] = value
+    )
+    attributes: dict[str, Value] = {key: value for key, value in named if value}
+    attributes["error.type"] = record.error or "refused"
     name = f"deny {record.operator}" if record.kind == "denied" else "reject frame"
     return SpanView(name, "INTERNAL", attributes, record.error or "refused")
 
