@@ -29,7 +29,7 @@ EXPORT = (
 #: File name -> which dependency groups it holds.
 LISTS: dict[str, tuple[str, ...]] = {
     "dev.txt": ("--all-extras", "--all-groups"),
-    "run.txt": ("--all-extras", "--no-dev"),
+    "run.txt": ("--extra=server", "--extra=otel", "--no-dev"),
     "build.txt": ("--only-group", "build"),
 }
 HEADS = {
@@ -77,14 +77,16 @@ def declared() -> dict[str, set[str]]:
     """File name -> the distributions pyproject.toml asks for by name."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     hook = project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
-    extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    optional: dict[str, list[str]] = project["project"]["optional-dependencies"]
+    extras = [line for lines in optional.values() for line in lines]
     groups: dict[str, list[Any]] = project["dependency-groups"]
     # A group's entry is a requirement, or names a group to include, which is listed by itself.
     lines = [line for group in groups.values() for line in group if isinstance(line, str)]
-    run = {requirement_name(line) for line in [*hook, *extras]}
+    # The libraries of values (NumPy, Arrow, protobuf) are the application's choice: a node alone needs none.
+    run = {requirement_name(line) for line in [*hook, *optional["server"], *optional["otel"]]}
     return {
         "run.txt": run,
-        "dev.txt": run | {requirement_name(line) for line in lines},
+        "dev.txt": run | {requirement_name(line) for line in [*extras, *lines]},
         "build.txt": {requirement_name(line) for line in groups["build"]},
     }
 

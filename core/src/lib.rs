@@ -8,6 +8,7 @@ pub mod counters;
 pub mod engine;
 pub mod event;
 mod inlet;
+pub mod json;
 #[rustfmt::skip]
 pub mod registry;
 pub mod ring;

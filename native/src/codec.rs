@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use meshfold_core::json;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 
@@ -34,26 +36,48 @@ impl Codec {
             _ => Self::Python,
         }
     }
+
+    /// Its values, for messages.
+    fn values(self) -> &'static str {
+        match self {
+            Self::Python => "values of its schema",
+            Self::Bytes => "bytes",
+            Self::Float => "a float",
+            Self::Int => "a 64-bit int",
+            Self::Bool => "a bool",
+            Self::Str => "UTF-8 text",
+        }
+    }
+}
+
+/// Encode by the route's schema.
+pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u8]>> {
+    if route.codec != Codec::Python {
+        return scalar(route.codec, &route.text, value);
+    }
+    let bytes = route
+        .schema
+        .bind(value.py())
+        .call_method1("encode", (value, route.text.as_str()))?;
+    Ok(Arc::from(bytes.cast::<PyBytes>()?.as_bytes()))
 }
 
 /// Encode, strictly by type: a bool is no number, an int is not silently a float beyond 2^53.
-pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u8]>> {
+fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u8]>> {
     let py = value.py();
     let wrong = || {
         let kind = value
             .get_type()
             .name()
             .map_or_else(|_| "?".into(), |n| n.to_string());
-        let what = format!("{} does not take a value of type {kind}", route.text);
-        error(
-            py,
-            "EncodeError",
-            &what,
-            "publish a value of the route's schema",
-            ("route", &route.text),
-        )
+        let what = format!(
+            "{text} takes {}, not a value of type {kind}",
+            codec.values()
+        );
+        let fix = "publish a value of the route's schema";
+        error(py, "EncodeError", &what, fix, ("route", text))
     };
-    match route.codec {
+    match codec {
         Codec::Bytes => value
             .cast::<PyBytes>()
             .map(|b| Arc::from(b.as_bytes()))
@@ -84,14 +108,9 @@ pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Ar
                 return Err(wrong());
             }
             let int: i64 = value.extract().map_err(|_| {
-                let what = format!("{} does not take an integer beyond 64 bits", route.text);
-                error(
-                    py,
-                    "EncodeError",
-                    &what,
-                    "use a str or bytes schema for it",
-                    ("route", &route.text),
-                )
+                let what = format!("{text} does not take an integer beyond 64 bits");
+                let fix = "use a str or bytes schema for it";
+                error(py, "EncodeError", &what, fix, ("route", text))
             })?;
             Ok(Arc::from(int.to_le_bytes()))
         }
@@ -100,32 +119,40 @@ pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Ar
             .map(|b| Arc::from([u8::from(b.is_true())]))
             .map_err(|_| wrong()),
         Codec::Str => {
-            let text = value.cast::<PyString>().map_err(|_| wrong())?;
-            let text = text.to_cow().map_err(|_| wrong())?;
-            Ok(Arc::from(text.as_bytes()))
+            let string = value.cast::<PyString>().map_err(|_| wrong())?;
+            let string = string.to_cow().map_err(|_| {
+                let what = format!("{text} does not take text with a lone surrogate");
+                let fix = "decode the text with the encoding it has";
+                error(py, "EncodeError", &what, fix, ("route", text))
+            })?;
+            Ok(Arc::from(string.as_bytes()))
         }
-        Codec::Python => {
-            let bytes = route
-                .schema
-                .bind(py)
-                .call_method1("encode", (value, route.text.as_str()))?;
-            Ok(Arc::from(bytes.cast::<PyBytes>()?.as_bytes()))
-        }
+        Codec::Python => Err(wrong()),
     }
 }
 
-/// Decode; bytes that are no value of the schema are a `DecodeError`.
+/// Decode by the route's schema; bytes that are no value of it are a `DecodeError`.
 pub(crate) fn decode(py: Python<'_>, route: &RouteBase, bytes: &[u8]) -> PyResult<Py<PyAny>> {
+    if route.codec == Codec::Python {
+        let schema = route.schema.bind(py);
+        return Ok(schema
+            .call_method1("decode", (PyBytes::new(py, bytes),))?
+            .unbind());
+    }
+    from_scalar(py, route.codec, &route.text, bytes)
+}
+
+fn from_scalar(py: Python<'_>, codec: Codec, text: &str, bytes: &[u8]) -> PyResult<Py<PyAny>> {
     let wrong = || {
         let what = format!(
-            "{} bytes are no value of the schema of {}",
+            "{} bytes are not {} for {text}",
             bytes.len(),
-            route.text
+            codec.values()
         );
         error(py, "DecodeError", &what, "", ("reason", "schema"))
     };
     let eight = || <[u8; 8]>::try_from(bytes).map_err(|_| wrong());
-    Ok(match route.codec {
+    Ok(match codec {
         Codec::Bytes => PyBytes::new(py, bytes).into_any().unbind(),
         Codec::Float => PyFloat::new(py, f64::from_le_bytes(eight()?))
             .into_any()
@@ -143,10 +170,35 @@ pub(crate) fn decode(py: Python<'_>, route: &RouteBase, bytes: &[u8]) -> PyResul
             let text = std::str::from_utf8(bytes).map_err(|_| wrong())?;
             PyString::new(py, text).into_any().unbind()
         }
-        Codec::Python => route
-            .schema
-            .bind(py)
-            .call_method1("decode", (PyBytes::new(py, bytes),))?
-            .unbind(),
+        Codec::Python => return Err(wrong()),
     })
+}
+
+/// A value of a scalar kind as bytes; `text` names where it should go.
+#[pyfunction]
+pub(crate) fn encode_scalar<'py>(
+    kind: &str,
+    text: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = scalar(Codec::named(kind), text, value)?;
+    Ok(PyBytes::new(value.py(), &bytes))
+}
+
+/// The value of bytes of a scalar kind.
+#[pyfunction]
+pub(crate) fn decode_scalar(
+    py: Python<'_>,
+    kind: &str,
+    text: &str,
+    data: &[u8],
+) -> PyResult<Py<PyAny>> {
+    from_scalar(py, Codec::named(kind), text, data)
+}
+
+/// Hold JSON to the strict reading; raises ValueError with the byte at fault.
+#[pyfunction]
+pub(crate) fn check_json(data: &[u8]) -> PyResult<()> {
+    json::check(data)
+        .map_err(|fault| PyValueError::new_err(format!("{} at byte {}", fault.what, fault.at)))
 }

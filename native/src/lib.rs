@@ -13,6 +13,8 @@ mod stores;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::codec::{check_json, decode_scalar, encode_scalar};
+    #[pymodule_export]
     use crate::event::Event;
     #[pymodule_export]
     use crate::graph::GraphBase;

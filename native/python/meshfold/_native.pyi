@@ -15,6 +15,10 @@ _Row: TypeAlias = tuple[int, int, dict[str, int], int, int]
 
 VERSION: Final[str]
 
+def encode_scalar(kind: str, text: str, value: Any) -> bytes: ...
+def decode_scalar(kind: str, text: str, data: bytes) -> Any: ...
+def check_json(data: bytes) -> None: ...
+
 @final
 class Event(Generic[_T_co]):
     @property

@@ -18,6 +18,8 @@ from meshfold.core.registry import LAYERS, PLANES, VARIANT_PLANES
 __all__ = ("TOKEN_BYTES_MAX", "Address", "escape_token", "unescape_token")
 
 TOKEN_BYTES_MAX: Final = 48
+#: Names that brokers and this runtime keep for themselves: no token of a route, so that no listing can mislead (HS7).
+_RESERVED: Final = frozenset(("$js", "$sys", "$kv", "$o", "raft", "_mf", "_inbox"))
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-")
 _TOKEN: Final = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})+")
 
@@ -109,7 +111,10 @@ class Address:
         if self.layer == "shadow" and self.plane != "write":
             raise WiringError("layer 'shadow' exists only on plane 'write'", item=self.layer)
         for token in (self.owner, self.family, self.stream):
-            unescape_token(token)
+            if unescape_token(token).lower() in _RESERVED:
+                raise WiringError(
+                    f"route token {unescape_token(token)!r} is reserved", fix="use another name", item=token
+                )
 
     @classmethod
     def of(

@@ -12,20 +12,11 @@ T = TypeVar("T")
 
 
 def event_document(event: Event[Any]) -> dict[str, Any]:
-    """Return the envelope and value as plain JSON; bytes are hex."""
-    value = event.value
-    if isinstance(value, bytes):
-        value = value.hex()
-    elif hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    else:
-        import msgspec
-
-        value = msgspec.to_builtins(value)
+    """Return the envelope and value as plain JSON; bytes are hex, NaN and infinities are named."""
     return {
         "id": event.id,
         "route": event.route.text,
-        "value": value,
+        "value": event.route.schema.plain(event.value),
         "seq": event.seq,
         "seq_link": event.seq_link,
         "producer": event.producer.hex(),

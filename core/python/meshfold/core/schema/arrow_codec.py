@@ -11,7 +11,7 @@ from typing import Any
 from meshfold.core.errors import SchemaMismatch
 from meshfold.core.schema.arrow_message import check_message
 from meshfold.core.schema.arrow_types import field_document, field_of
-from meshfold.core.schema.codec import Rows, finite, missing
+from meshfold.core.schema.codec import UNFIT, Rows, finite, missing, said
 
 try:
     import pyarrow as pa
@@ -34,9 +34,9 @@ class ArrowCodec:
     def __init__(self, schema: Any) -> None:
         try:
             self._schema = (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).remove_metadata()
-        except (TypeError, ValueError, AttributeError) as error:
+        except UNFIT as error:
             raise SchemaMismatch(
-                f"{str(schema)[:60]!r} is no Arrow schema: {error}",
+                f"{str(schema)[:60]!r} is no Arrow schema: {said(error)}",
                 fix="pass a schema of any library that speaks the Arrow PyCapsule interface",
                 expected="an Arrow schema",
                 found=type(schema).__name__,
@@ -106,9 +106,9 @@ def from_shape(shape: dict[str, Any]) -> ArrowCodec:
     """
     try:
         codec = ArrowCodec(pa.schema([field_of(row) for row in shape["fields"]]))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except UNFIT as error:
         raise SchemaMismatch(
-            f"not the shape of an arrow schema: {error}", expected="fields", found=str(shape)[:80]
+            f"not the shape of an arrow schema: {said(error)}", expected="fields", found=str(shape)[:80]
         ) from None
     if codec.shape != shape:
         raise SchemaMismatch(
@@ -152,16 +152,16 @@ def _equal_but_nullable(have: Any, want: Any) -> bool:
     def loose(node: Any) -> Any:
         if isinstance(node, dict):
             return {
-                key: loose(item) for key, item in node.items() if key != "nullable" and not _item_name(node, key)
+                key: loose(item)
+                for key, item in node.items()
+                if key != "nullable" and not _item_name(node, key)
             }
         return [loose(item) for item in node] if isinstance(node, list) else node
 
     def _item_name(node: dict[str, Any], key: str) -> bool:
         return key == "name" and node.get(key) in ("item", "element", "")
 
-    return bool(
-        loose(field_document(pa.field("", have))) == loose(field_document(pa.field("", want)))
-    )
+    return bool(loose(field_document(pa.field("", have))) == loose(field_document(pa.field("", want))))
 
 
 def _refuse_nulls(column: Any, field: Any) -> None:
@@ -208,14 +208,15 @@ def scalar_rows(kind: str, values: Any) -> Rows:
         return data[array.offset * 8 : (array.offset + len(array)) * 8], 8
     if kind == "bool" and kinds.is_boolean(have):
         array = array.cast(pa.uint8())
-        return memoryview(array.buffers()[1] or b"")[array.offset : array.offset + len(array)], 1
+        data = memoryview(array.buffers()[1] or b"").cast("B")
+        return data[array.offset : array.offset + len(array)], 1
     text = kinds.is_string(have) or kinds.is_large_string(have) or kinds.is_string_view(have)
     octets = kinds.is_binary(have) or kinds.is_large_binary(have) or kinds.is_binary_view(have)
     if (kind == "str" and text) or (kind == "bytes" and octets):
         array = array.cast(pa.large_string() if text else pa.large_binary())
         _, offsets, data = array.buffers()
         window = memoryview(offsets).cast("q")[array.offset : array.offset + len(array) + 1]
-        return memoryview(data or b""), window
+        return memoryview(data or b"").cast("B"), window
     raise TypeError(f"an Arrow array of {have} on a {kind} route")
 
 

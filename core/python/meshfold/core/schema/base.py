@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 from meshfold.core.errors import DecodeError, EncodeError, MeshfoldError, SchemaMismatch
-from meshfold.core.schema.codec import Codec, Rows, finite
+from meshfold.core.schema.codec import UNFIT, Codec, Rows, finite, said
 
 if TYPE_CHECKING:
     import numpy
@@ -33,8 +33,6 @@ Compress = Literal["never", "safe"]
 SCALARS: Final[dict[type, str]] = {bytes: "bytes", float: "float", int: "int", bool: "bool", str: "str"}
 #: Bytes of one encoded value; larger ones do not fit into memory-bound queues.
 VALUE_BYTES_MAX: Final = 64 * 1024 * 1024
-#: What a codec may raise for a value or bytes that do not fit; Arrow's and protobuf's own errors are among these.
-_UNFIT: Final = (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
 
 
 class Schema(Generic[T]):
@@ -57,7 +55,7 @@ class Schema(Generic[T]):
         compress: Compress = "never",
         codec: Codec | None = None,
     ) -> None:
-        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version < 2**31:
+        if type(version) is not int or not 1 <= version < 2**31:
             raise SchemaMismatch(
                 f"schema {name} has the version {version!r}",
                 fix="count versions from 1",
@@ -128,8 +126,10 @@ class Schema(Generic[T]):
         from meshfold.core.schema.protobuf_codec import ProtobufCodec
 
         codec = ProtobufCodec(of)
-        made = Schema("protobuf", name=name or codec.name, version=version, compress=compress, codec=codec)
-        return cast("Schema[Proto]", made)
+        made: Schema[Any] = Schema(
+            "protobuf", name=name or codec.name, version=version, compress=compress, codec=codec
+        )
+        return made
 
     @classmethod
     def numpy(
@@ -150,8 +150,10 @@ class Schema(Generic[T]):
         from meshfold.core.schema.numpy_codec import NumpyCodec
 
         codec = NumpyCodec(dtype, shape)
-        made = Schema("numpy", name=name or codec.name, version=version, compress=compress, codec=codec)
-        return cast("Schema[numpy.ndarray[Any, Any]]", made)
+        made: Schema[Any] = Schema(
+            "numpy", name=name or codec.name, version=version, compress=compress, codec=codec
+        )
+        return made
 
     @classmethod
     def arrow(
@@ -210,7 +212,7 @@ class Schema(Generic[T]):
             from meshfold._native import encode_scalar
 
             return encode_scalar(self.kind, where or self.name, value)
-        data = self._guard(self.codec.encode, value, where)
+        data: Bytes = self._guard(self.codec.encode, value, where)
         if len(data) > VALUE_BYTES_MAX:
             raise EncodeError(
                 f"a value of {len(data)} bytes for {where or self.name}",
@@ -236,7 +238,9 @@ class Schema(Generic[T]):
         if type(values).__module__.partition(".")[0] == "numpy":
             from meshfold.core.schema.numpy_codec import scalar_rows
 
-            return cast("Rows | None", self._guard(lambda given: scalar_rows(self.kind, given), values, where))
+            return cast(
+                "Rows | None", self._guard(lambda given: scalar_rows(self.kind, given), values, where)
+            )
         return None
 
     def _guard(self, call: Callable[[Any], Any], value: Any, where: Text) -> Any:
@@ -244,9 +248,9 @@ class Schema(Generic[T]):
             return call(value)
         except MeshfoldError:
             raise
-        except (*_UNFIT, *_family_errors(self.kind)) as error:
+        except _unfit(self.kind) as error:
             raise EncodeError(
-                f"{where or 'the route'} does not take this value: {_said(error)}",
+                f"{where or 'the route'} does not take this value: {said(error)}",
                 fix=f"publish a valid {self.name}",
                 route=where,
                 schema=self.name,
@@ -271,9 +275,9 @@ class Schema(Generic[T]):
             return cast("T", self.codec.decode(data))
         except MeshfoldError:
             raise
-        except (*_UNFIT, *_family_errors(self.kind)) as error:
+        except _unfit(self.kind) as error:
             raise DecodeError(
-                f"not a {self.name}: {_said(error)}", reason="decode", schema=self.name
+                f"not a {self.name}: {said(error)}", reason="decode", schema=self.name
             ) from None
 
     def plain(self, value: T) -> Any:
@@ -284,20 +288,14 @@ class Schema(Generic[T]):
         return f"<Schema {self.kind} {self.name} v{self.version} {self.id.hex()}>"
 
 
-def _said(error: BaseException) -> str:
-    """One bounded line; what a peer sent must not fill a log."""
-    text = str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
-
-
-def _family_errors(kind: str) -> tuple[type[BaseException], ...]:
-    """Errors of a family's library that are no ValueError."""
+def _unfit(kind: str) -> tuple[type[BaseException], ...]:
+    """What encoding or decoding may raise, errors of the family's library included."""
     if kind == "protobuf":
         from google.protobuf.message import Error
 
-        return (Error,)
+        return (*UNFIT, Error)
     if kind == "json":
         import msgspec
 
-        return (msgspec.MsgspecError,)
-    return ()
+        return (*UNFIT, msgspec.MsgspecError)
+    return UNFIT

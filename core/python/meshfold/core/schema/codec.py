@@ -7,11 +7,23 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from meshfold.core.errors import SchemaMismatch
 
-__all__ = ("Codec", "Rows", "finite", "missing")
+__all__ = ("UNFIT", "Codec", "Rows", "finite", "missing", "said")
 
 #: One buffer of bytes, and the bytes of one row or the n + 1 offsets (64-bit) of n rows.
 Rows: TypeAlias = tuple[Any, Any]
 
+#: What a codec may raise for a value, bytes or a shape that does not fit; Arrow's own errors are among these.
+UNFIT: Final[tuple[type[BaseException], ...]] = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    OSError,
+    NotImplementedError,
+)
 #: Family -> the extra that brings the library it needs.
 _EXTRAS: Final = {"numpy": "numpy", "pyarrow": "arrow", "google.protobuf": "protobuf"}
 
@@ -66,3 +78,9 @@ def finite(value: Any) -> Any:
     if isinstance(value, complex):
         return [finite(value.real), finite(value.imag)]
     return value
+
+
+def said(error: object) -> str:
+    """One bounded line; what a peer sent must not fill a log."""
+    text = str(error) or type(error).__name__
+    return " ".join(text.split())[:200]

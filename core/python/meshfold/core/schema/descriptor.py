@@ -22,8 +22,11 @@ def from_descriptor(descriptor: Any) -> Schema[Any]:
     """
     if not isinstance(descriptor, dict) or not descriptor.keys() <= _KEYS:
         raise _refused(descriptor)
-    kind, name, version = (descriptor.get(key) for key in ("kind", "name", "version"))
-    unit, shape = descriptor.get("unit"), descriptor.get("shape", {})
+    kind: Any = descriptor.get("kind")
+    name: Any = descriptor.get("name")
+    version: Any = descriptor.get("version")
+    unit: Any = descriptor.get("unit")
+    shape: Any = descriptor.get("shape", {})
     fits = (
         isinstance(name, str)
         and len(name) <= NAME_CHARACTERS_MAX
@@ -32,7 +35,8 @@ def from_descriptor(descriptor: Any) -> Schema[Any]:
         and (unit is None or isinstance(unit, str))
         and isinstance(shape, dict)
     )
-    if not fits or (kind in SCALARS.values() and shape) or kind not in (*SCALARS.values(), *_FAMILIES):
+    known = isinstance(kind, str) and kind in (*SCALARS.values(), *_FAMILIES)
+    if not fits or not known or (kind in SCALARS.values() and shape):
         raise _refused(descriptor)
     codec = _codec(kind, name, shape) if kind in _FAMILIES else None
     return Schema(kind, name=name, unit=unit, version=version, codec=codec)

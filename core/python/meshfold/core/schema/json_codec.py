@@ -8,13 +8,14 @@ becomes null - is refused where it is published.
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
 from meshfold._native import check_json
 from meshfold.core.errors import SchemaMismatch
-from meshfold.core.schema.codec import Codec, Rows, finite
+from meshfold.core.schema.codec import Codec, Rows, finite, said
 
 __all__ = ("JsonCodec", "json_codec", "untyped_json")
 
@@ -35,7 +36,8 @@ class JsonCodec:
         self._write = write
         self._read = read
         self._builtins = builtins
-        self._null_hides = _null_may_hide_a_number(shape)
+        # A shape from elsewhere is not read: any null may hide a number.
+        self._null_hides = of is None or _null_may_hide_a_number(shape)
 
     def encode(self, value: Any) -> bytes:
         """Return compact JSON that the decoder takes back."""
@@ -72,21 +74,22 @@ def json_codec(of: Any) -> Codec:
         return JsonCodec(
             of,
             _without_prose(of.model_json_schema()),
-            lambda value: cast("bytes", value.model_dump_json().encode()),
+            lambda value: cast("bytes", value.model_dump_json(warnings="error").encode()),
             lambda data: of.model_validate_json(data, strict=True),
-            lambda value: value.model_dump(mode="python"),
+            lambda value: value.model_dump(mode="python", warnings=False),
         )
     try:
         decoder = msgspec.json.Decoder(of)
         shape = _without_prose(msgspec.json.schema(of))
     except (TypeError, msgspec.MsgspecError) as error:
         raise SchemaMismatch(
-            f"{of!r} has no JSON shape: {error}",
+            f"{of!r} has no JSON shape: {said(error)}",
             fix="use a dataclass, a msgspec.Struct or a pydantic model",
             expected="a structured type",
             found=repr(of),
         ) from None
-    known = of if isinstance(of, type) else None
+    # Of list[int] and the like, isinstance cannot ask; the decoder holds their values.
+    known = of if type(of) is not types.GenericAlias and isinstance(of, type) else None
     return JsonCodec(known, shape, msgspec.json.Encoder().encode, decoder.decode, msgspec.to_builtins)
 
 
@@ -106,10 +109,18 @@ def _null_may_hide_a_number(shape: Any) -> bool:
         kinds |= set(shape["type"])
     if "null" in kinds and "number" in kinds:
         return True
-    # No word about the type: anything, a float and a null included.
-    anything = not shape or not shape.keys() - {"default"}
-    return anything or any(
-        _null_may_hide_a_number(item) for key, item in shape.items() if key not in ("default", "enum", "const")
+    # No word about the type, of the value or of its parts: anything, a float and a null included.
+    anything = not shape.keys() - {"default"}
+    loose = shape.get("type") == "object" and not shape.keys() & {"properties", "additionalProperties"}
+    loose = loose or (shape.get("type") == "array" and not shape.keys() & {"items", "prefixItems"})
+    return (
+        anything
+        or loose
+        or any(
+            _null_may_hide_a_number(item)
+            for key, item in shape.items()
+            if key not in ("default", "enum", "const")
+        )
     )
 
 

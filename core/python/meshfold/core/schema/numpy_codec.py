@@ -10,7 +10,7 @@ import sys
 from typing import Any, Final
 
 from meshfold.core.errors import SchemaMismatch
-from meshfold.core.schema.codec import Rows, finite, missing
+from meshfold.core.schema.codec import UNFIT, Rows, finite, missing, said
 
 try:
     import numpy
@@ -45,7 +45,9 @@ class NumpyCodec:
                 expected=f"at most {VALUE_BYTES_MAX}",
                 found=str(self.width),
             )
-        self.name = f"{self.dtype.name}{list(self.axes)}".replace("None", "n").replace(" ", "")[:64]
+        base = ",".join(self.dtype.names) if self.dtype.names else self.dtype.name
+        axes = "x".join("n" if length is None else str(length) for length in self.axes)
+        self.name = f"{base}[{axes}]"[:64] if axes else base[:64]
         fields = _described(self.dtype)
         self.shape: dict[str, Any] = {"dtype": fields, "shape": list(self.axes)}
         self._checks = list(_checks(self.dtype))
@@ -138,7 +140,7 @@ def _dtype(given: Any) -> Any:
         dtype = numpy.dtype(given)
     except (TypeError, ValueError, SyntaxError) as error:
         raise SchemaMismatch(
-            f"{str(given)[:80]!r} is no dtype: {error}", expected="a NumPy dtype", found=str(given)[:80]
+            f"{str(given)[:80]!r} is no dtype: {said(error)}", expected="a NumPy dtype", found=str(given)[:80]
         ) from None
     why = _unfit(dtype)
     if why:
@@ -214,9 +216,9 @@ def from_shape(shape: dict[str, Any]) -> NumpyCodec:
 
     try:
         codec = NumpyCodec(dtype(shape["dtype"]), tuple(shape["shape"]))
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except UNFIT as error:
         raise SchemaMismatch(
-            f"not the shape of a numpy schema: {error}", expected="dtype, shape", found=str(shape)[:80]
+            f"not the shape of a numpy schema: {said(error)}", expected="dtype, shape", found=str(shape)[:80]
         ) from None
     if codec.shape != shape:
         raise SchemaMismatch(

@@ -6,10 +6,10 @@ bytes with fields that the descriptor does not have are refused, since equal ide
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from meshfold.core.errors import SchemaMismatch
-from meshfold.core.schema.codec import Rows, finite, missing
+from meshfold.core.schema.codec import UNFIT, Rows, finite, missing, said
 
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
@@ -22,7 +22,6 @@ __all__ = ("ProtobufCodec", "rebuild")
 
 #: Message types one schema may reach; a generated API has tens.
 TYPES_MAX: Final = 1024
-_FIELD_KEYS: Final = ("name", "number", "type", "repeated")
 
 
 class ProtobufCodec:
@@ -38,7 +37,7 @@ class ProtobufCodec:
             )
         self._of: Any = of
         self.name: str = of.DESCRIPTOR.name
-        self.shape: dict[str, Any] = _shape(of.DESCRIPTOR)
+        self.shape: dict[str, Any] = _shape(cast("Descriptor", of.DESCRIPTOR))
 
     def encode(self, value: Any) -> bytes:
         """Return the wire form; map entries are sorted, so that equal messages give equal bytes."""
@@ -115,12 +114,14 @@ def rebuild(shape: dict[str, Any]) -> ProtobufCodec:
     """
     try:
         pool = descriptor_pool.DescriptorPool()
-        pool.Add(_file(shape))  # type: ignore[no-untyped-call]
-        found = pool.FindMessageTypeByName(shape["message"])  # type: ignore[no-untyped-call]
+        pool.Add(_file(shape))
+        found = pool.FindMessageTypeByName(shape["message"])
         codec = ProtobufCodec(message_factory.GetMessageClass(found))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except UNFIT as error:
         raise SchemaMismatch(
-            f"not the shape of a protobuf message: {error}", expected="message, types", found=str(shape)[:80]
+            f"not the shape of a protobuf message: {said(error)}",
+            expected="message, types",
+            found=str(shape)[:80],
         ) from None
     if codec.shape != shape:
         raise SchemaMismatch(
@@ -133,33 +134,44 @@ def rebuild(shape: dict[str, Any]) -> ProtobufCodec:
 
 
 def _file(shape: dict[str, Any]) -> Any:
-    """All types of a shape as one file: nested ones by the dots of their names, below the package they share."""
-    package = _package(shape["types"])
-    file = descriptor_pb2.FileDescriptorProto(name="shape.proto", package=package, syntax=_syntax(shape))
+    """All types of a shape as one file. Whether a dot parts packages or messages does not show in a full name: every
+    part becomes a message, empty where the shape does not have it."""
+    file = descriptor_pb2.FileDescriptorProto(name="shape.proto", syntax=_syntax(shape))
     made: dict[str, Any] = {}
-    cut = len(package) + 1 if package else 0
-    for full in sorted(shape["types"], key=lambda name: name.count(".")):
-        parent = made.get(full.rpartition(".")[0])
-        holder = file if parent is None else parent
-        node, name = shape["types"][full], full[cut:] if parent is None else full.rpartition(".")[2]
+
+    def message(full: str) -> Any:
+        if full not in made:
+            parent, _, name = full.rpartition(".")
+            made[full] = (
+                message(parent).nested_type.add(name=name) if parent else file.message_type.add(name=name)
+            )
+        return made[full]
+
+    for full, node in sorted(shape["types"].items()):
         if "enum" in node:
-            enum = holder.enum_type.add(name=name)
+            parent, _, name = full.rpartition(".")
+            enum = (message(parent) if parent else file).enum_type.add(name=name)
             for label, number in node["enum"]:
                 enum.value.add(name=label, number=number)
             if len({number for _, number in node["enum"]}) < len(node["enum"]):
                 enum.options.allow_alias = True
             continue
-        message = (file.message_type if parent is None else parent.nested_type).add(name=name)
-        made[full] = message
+        target = message(full)
         if node.get("map"):
-            message.options.map_entry = True
+            target.options.map_entry = True
         for row in node["fields"]:
-            _add_field(message, row, file.syntax == "proto3")
+            _add_field(target, row, file.syntax == "proto3")
     return file
 
 
 def _add_field(message: Any, row: dict[str, Any], proto3: bool) -> None:
-    label = "LABEL_REPEATED" if row.get("repeated") else "LABEL_REQUIRED" if row.get("required") else "LABEL_OPTIONAL"
+    label = (
+        "LABEL_REPEATED"
+        if row.get("repeated")
+        else "LABEL_REQUIRED"
+        if row.get("required")
+        else "LABEL_OPTIONAL"
+    )
     field = message.field.add(name=row["name"], number=row["number"], type=row["type"], label=label)
     if "of" in row:
         field.type_name = "." + row["of"]
@@ -183,20 +195,3 @@ def _syntax(shape: dict[str, Any]) -> str:
     """proto2 where scalars have presence of their own or are required; nothing else tells them apart on the wire."""
     rows = [row for node in shape["types"].values() for row in node.get("fields", ())]
     return "proto2" if any(row.get("presence") or row.get("required") for row in rows) else "proto3"
-
-
-def _package(types: dict[str, Any]) -> str:
-    """The dotted prefix that no type has as its own name."""
-    common: list[str] | None = None
-    for full in types:
-        parts = full.split(".")[:-1]
-        while ".".join(parts) in types:
-            parts.pop()
-        if common is None:
-            common = parts
-        else:
-            size = 0
-            while size < min(len(common), len(parts)) and common[size] == parts[size]:
-                size += 1
-            common = common[:size]
-    return ".".join(common or [])
