@@ -349,10 +349,8 @@ mod tests {
 
     #[test]
     fn a_key_twice_is_found_among_many() {
-        let mut text = String::from("{");
-        for key in 0..1000 {
-            text += &format!("\"{key}\":0,");
-        }
+        let members: Vec<String> = (0..1000).map(|key| format!("\"{key}\":0,")).collect();
+        let text = format!("{{{}", members.concat());
         assert_eq!(fault(&(text.clone() + "\"x\":0}")), "fine");
         assert_eq!(fault(&(text + "\"0\":0}")), "one key twice");
     }
