@@ -196,7 +196,7 @@ pub(crate) fn decode_scalar(
     from_scalar(py, Codec::named(kind), text, data)
 }
 
-/// Hold JSON to the strict reading; raises ValueError with the byte at fault.
+/// Hold JSON to the strict reading; raises `ValueError` with the byte at fault.
 #[pyfunction]
 pub(crate) fn check_json(data: &[u8]) -> PyResult<()> {
     json::check(data)

@@ -72,7 +72,7 @@ pub(crate) fn cycle(py: Python<'_>, text: &str) -> PyErr {
     )
 }
 
-/// Many values as bytes. Arrays (NumPy, Arrow) come as one buffer of rows, so that no object is made for each value.
+/// Many values as bytes. Arrays of other libraries come as one buffer of rows, so that no object is made for each value.
 pub(crate) fn payloads(
     py: Python<'_>,
     route: &RouteBase,
@@ -139,7 +139,7 @@ fn buffered(
 fn rows(py: Python<'_>, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<[u8]>>> {
     let uneven = || PyValueError::new_err("rows do not fit their buffer");
     if let Ok(width) = by.extract::<usize>() {
-        if width == 0 || data.len() % width != 0 {
+        if width == 0 || !data.len().is_multiple_of(width) {
             return Err(uneven());
         }
         return Ok(data.chunks_exact(width).map(Arc::from).collect());
