@@ -5,6 +5,7 @@
 //! encodes to the same bytes; anything else is refused. `docs/batch-format.md` specifies it for other languages.
 
 use crate::event::{Event, EventId, PARENT_RANGES_MAX, ParentRange, Tag};
+use crate::payload::Payload;
 use crate::taint;
 use std::sync::Arc;
 
@@ -182,7 +183,7 @@ pub fn decode(
         if let Some(p) = &mut p {
             let size = p.uint()?;
             if size > 0 {
-                event.payload = Some(Arc::from(p.take((size - 1) as usize)?));
+                event.payload = Some(Payload::copy(p.take((size - 1) as usize)?));
             }
         }
         events.push(event);
@@ -355,7 +356,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn text(&mut self) -> Result<Box<str>, BatchError> {
+    fn text(&mut self) -> Result<Arc<str>, BatchError> {
         let size = self.uint()? as usize;
         if size > TEXT_BYTES_MAX {
             return Err(BatchError("text too long"));

@@ -61,6 +61,13 @@ impl Ledger {
         &mut self.rows[index].1
     }
 
+    /// Count what is pending as dropped.
+    pub fn close(&mut self, reason: DropReason) {
+        for (_, row) in &mut self.rows {
+            row.drop_pending(reason, row.pending);
+        }
+    }
+
     /// All rows.
     pub fn rows(&self) -> &[((Tag, Tag), Counters)] {
         &self.rows

@@ -3,20 +3,33 @@
 //! Invariants
 //! - Numbers are given and events appended in one step, so all edges of a route see the order of numbers (S2, S3).
 //! - One turn runs at a time: `step` works one input event off before the next; what a step derives is worked off first.
+//! - Within a turn operators run by rank, and direct observers after them, so that no join sees half of a change.
 //! - An edge's counters hold `offered = delivered + dropped + pending` after every call (S43).
 //! - The input queue is bounded; a refused event has used no number.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::batch::{self, BatchError};
 use crate::counters::{Counters, Ledger};
-use crate::event::{Event, EventId, Tag, add_parent, root_trace};
+use crate::event::{Event, EventId, Tag};
+use crate::ids::IdMap;
 use crate::inlet::Track;
-use crate::registry::LINEAGE_TRUNCATED;
+use crate::node::Node;
+use crate::operator::{Item, Out};
+use crate::payload::Payload;
 use crate::ring::{Overflow, Ring};
 use crate::taint;
 use crate::trace::Tracer;
+use crate::value::{Codec, Value};
+use turn::{Arrival, Work};
+
+mod install;
+mod make;
+mod turn;
+
+pub use install::Uninstallable;
+pub use turn::{Call, Outcome, Step};
 
 /// Events that may wait for their turn.
 pub const INPUT_EVENTS_MAX: usize = 65_536;
@@ -29,34 +42,31 @@ pub const TRACKS_MAX: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     /// The encoded value.
-    pub payload: Option<Arc<[u8]>>,
+    pub payload: Option<Payload>,
     /// Device time, ns.
     pub time: i64,
     /// The host's clock, ns.
     pub ingest: i64,
     /// Partition key.
-    pub key: Option<Box<str>>,
+    pub key: Option<Arc<str>>,
     /// Request or job.
-    pub correlation: Option<Box<str>>,
+    pub correlation: Option<Arc<str>>,
     /// Causes.
     pub parents: Vec<EventId>,
     /// Taints of its own.
     pub taints: u64,
-    /// The operator that makes it.
-    pub operator: Option<Box<str>>,
-}
-
-/// What the host has to do next.
-#[derive(Debug)]
-pub enum Step {
-    /// Call the direct observer of this edge with the event.
-    Observe(u32, Arc<Event>),
-    /// Run the foreign function of this edge, then call `resume`.
-    Apply(u32, Arc<Event>),
-    /// Wake the reader of this edge's queue.
-    Ready(u32),
-    /// The turn is over.
-    Idle,
+    /// Clock domain of `time`.
+    pub clock: Option<Arc<str>>,
+    /// Logical time.
+    pub logical: u64,
+    /// Control epoch.
+    pub epoch: u64,
+    /// Quality-of-service class.
+    pub qos: u8,
+    /// Guards that had to hold.
+    pub guards: Vec<Arc<str>>,
+    /// Security labels.
+    pub labels: Vec<Arc<str>>,
 }
 
 /// What hangs on a route.
@@ -66,8 +76,8 @@ pub enum Kind {
     Direct,
     /// A bounded queue.
     Queue(Ring),
-    /// A foreign function whose results go to a route.
-    Apply(usize),
+    /// A port of a node: its id, the stage and the port there, and which of the node's inputs it is.
+    Port(u32, usize, usize, usize),
     /// Every event becomes one of the sink route (S5).
     Forward(usize),
 }
@@ -78,7 +88,7 @@ pub struct Edge {
     /// What it is called in `edges()`.
     pub name: String,
     /// observer, stream, tap, pipe, connect
-    pub label: &'static str,
+    pub label: Arc<str>,
     /// Index of its route.
     pub route: usize,
     /// What it does.
@@ -98,6 +108,9 @@ impl Edge {
 
 struct Route {
     tag: Tag,
+    codec: Codec,
+    /// Longest way to it from a route that no operator writes.
+    rank: u32,
     next_seq: u64,
     next_link: u64,
     history: VecDeque<Arc<Event>>,
@@ -141,12 +154,24 @@ pub struct Engine {
     incarnation: Tag,
     routes: Vec<Route>,
     by_tag: HashMap<Tag, usize>,
-    edges: HashMap<u32, Edge>,
-    next_edge: u32,
+    edges: IdMap<Edge>,
+    nodes: IdMap<Node>,
+    next_id: u32,
     input: VecDeque<(usize, Arc<Event>)>,
-    turn: VecDeque<(u32, Arc<Event>)>,
     /// Spans of sampled events.
     pub tracer: Tracer,
+    /// Items inside nodes; the last is worked on next.
+    stack: Vec<Work>,
+    /// Arrivals at nodes, by rank.
+    arrivals: BinaryHeap<Arrival>,
+    arrived: u64,
+    /// Calls of direct observers, after the operators.
+    observers: VecDeque<(u32, Arc<Event>, bool)>,
+    wakes: VecDeque<u32>,
+    /// A step that came up while a call was resumed.
+    next: Option<Step>,
+    failures: VecDeque<(u32, String)>,
+    out: Out,
 }
 
 impl Engine {
@@ -157,21 +182,31 @@ impl Engine {
             incarnation,
             routes: Vec::new(),
             by_tag: HashMap::new(),
-            edges: HashMap::new(),
-            next_edge: 1,
+            edges: IdMap::default(),
+            nodes: IdMap::default(),
+            next_id: 1,
             input: VecDeque::new(),
-            turn: VecDeque::new(),
             tracer: Tracer::default(),
+            stack: Vec::new(),
+            arrivals: BinaryHeap::new(),
+            arrived: 0,
+            observers: VecDeque::new(),
+            wakes: VecDeque::new(),
+            next: None,
+            failures: VecDeque::new(),
+            out: Out::default(),
         }
     }
 
     /// Index of a route, made on first use.
-    pub fn route(&mut self, tag: Tag) -> usize {
+    pub fn route(&mut self, tag: Tag, codec: Codec) -> usize {
         if let Some(&index) = self.by_tag.get(&tag) {
             return index;
         }
         self.routes.push(Route {
             tag,
+            codec,
+            rank: 0,
             next_seq: 1,
             next_link: 1,
             history: VecDeque::new(),
@@ -193,58 +228,16 @@ impl Engine {
         trim(r, None);
     }
 
-    /// Hang an edge on a route.
-    pub fn attach(&mut self, route: usize, name: String, label: &'static str, kind: Kind) -> u32 {
-        let id = self.next_edge;
-        self.next_edge += 1;
-        self.edges.insert(
-            id,
-            Edge {
-                name,
-                label,
-                route,
-                kind,
-                ledger: Ledger::default(),
-            },
-        );
-        self.routes[route].edges.push(id);
-        id
-    }
-
-    /// Take an edge off; what waits in it is counted as closed. Idempotent.
-    pub fn detach(&mut self, id: u32) -> Option<Edge> {
-        let mut edge = self.edges.remove(&id)?;
-        self.routes[edge.route].edges.retain(|&other| other != id);
-        if let Kind::Queue(ring) = &mut edge.kind {
-            ring.close();
-        }
-        Some(edge)
-    }
-
-    /// Whether forwarding `source` to `sink` would close a cycle (S5, S22).
-    pub fn would_cycle(&self, source: usize, sink: usize) -> bool {
-        let mut seen = vec![false; self.routes.len()];
-        let mut open = vec![sink];
-        while let Some(route) = open.pop() {
-            if route == source {
-                return true;
-            }
-            if std::mem::replace(&mut seen[route], true) {
-                continue;
-            }
-            for id in &self.routes[route].edges {
-                match self.edges[id].kind {
-                    Kind::Forward(to) | Kind::Apply(to) if to != usize::MAX => open.push(to),
-                    _ => {}
-                }
-            }
-        }
-        false
-    }
-
     /// An edge.
     pub fn edge(&self, id: u32) -> Option<&Edge> {
         self.edges.get(&id)
+    }
+
+    /// The name of an edge or a node; empty if it is gone.
+    pub fn name(&self, id: u32) -> String {
+        let edge = self.edges.get(&id).map(|edge| edge.name.clone());
+        edge.or_else(|| self.nodes.get(&id).map(|node| node.name.to_string()))
+            .unwrap_or_default()
     }
 
     /// The queue of an edge.
@@ -260,6 +253,11 @@ impl Engine {
         let mut all: Vec<_> = self.edges.iter().map(|(id, edge)| (*id, edge)).collect();
         all.sort_by_key(|(id, _)| *id);
         all
+    }
+
+    /// Index of a known route.
+    pub fn index(&self, tag: Tag) -> Option<usize> {
+        self.by_tag.get(&tag).copied()
     }
 
     /// Tag of a route.
@@ -287,13 +285,6 @@ impl Engine {
             .find(|event| event.id() == id)
     }
 
-    /// A retained event, or one that waits for its turn.
-    fn known(&self, id: EventId) -> Option<&Arc<Event>> {
-        let waiting = || self.input.iter().rev().map(|(_, event)| event);
-        self.find(id)
-            .or_else(|| waiting().find(|event| event.id() == id))
-    }
-
     /// Room in the input queue.
     pub fn room(&self) -> usize {
         INPUT_EVENTS_MAX - self.input.len().min(INPUT_EVENTS_MAX)
@@ -304,155 +295,9 @@ impl Engine {
         if self.room() == 0 {
             return Err(Refused::Full);
         }
-        let event = self.make(route, input, None);
+        let event = self.make(route, input);
         self.input.push_back((route, event.clone()));
         Ok(event)
-    }
-
-    fn make(&mut self, route: usize, input: Input, source: Option<&Event>) -> Arc<Event> {
-        let own = EventId {
-            producer: self.producer,
-            incarnation: self.incarnation,
-            route: self.routes[route].tag,
-            seq: self.routes[route].next_seq,
-        };
-        let (trace, causality, sampled) = self.chain(own, &input, source);
-        let r = &mut self.routes[route];
-        let mut event = Event {
-            route: own.route,
-            producer: own.producer,
-            incarnation: own.incarnation,
-            seq: own.seq,
-            time: input.time,
-            ingest: input.ingest,
-            trace,
-            sampled,
-            causality,
-            key: input.key,
-            correlation: input.correlation,
-            operator: input.operator,
-            taints: taint::normalize(input.taints),
-            payload: input.payload,
-            ..Event::default()
-        };
-        r.next_seq += 1;
-        for id in input.parents {
-            if !add_parent(&mut event.parents, id) {
-                event.taints = taint::join(event.taints, LINEAGE_TRUNCATED);
-            }
-            if let Some(parent) = self.known(id) {
-                event.taints = taint::join(event.taints, parent.taints);
-            }
-        }
-        Arc::new(event)
-    }
-
-    /// Trace, causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs of several begin a
-    /// new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
-    fn chain(
-        &mut self,
-        own: EventId,
-        input: &Input,
-        source: Option<&Event>,
-    ) -> ([u8; 16], Option<EventId>, bool) {
-        if let Some(source) = source {
-            let causality = source.causality.unwrap_or_else(|| source.id());
-            return (source.trace, Some(causality), source.sampled);
-        }
-        let (mut found, mut mixed, mut sampled) = (None, false, false);
-        for id in &input.parents {
-            if let Some(event) = self.known(*id) {
-                sampled |= event.sampled;
-                match &found {
-                    None => found = Some((event.trace, event.causality.unwrap_or(*id))),
-                    Some((trace, _)) => mixed |= *trace != event.trace,
-                }
-            }
-        }
-        let last = input.parents.last().copied();
-        match found {
-            Some((trace, causality)) if !mixed => (trace, Some(causality), sampled),
-            Some(_) => (root_trace(&own), last, sampled),
-            None => {
-                let trace = root_trace(&own);
-                let sampled = self.tracer.decide(&trace, input.ingest);
-                (trace, last, sampled)
-            }
-        }
-    }
-
-    /// Do what needs no host, and say what the host has to do next.
-    pub fn step(&mut self) -> Step {
-        loop {
-            if let Some((id, event)) = self.turn.pop_front() {
-                if let Some(step) = self.work(id, event) {
-                    return step;
-                }
-                continue;
-            }
-            if self.tracer.is_open() {
-                self.tracer.finish();
-            }
-            let Some((route, event)) = self.input.pop_front() else {
-                return Step::Idle;
-            };
-            self.arrive(route, &event);
-        }
-    }
-
-    /// Store an event and line its edges up.
-    fn arrive(&mut self, route: usize, event: &Arc<Event>) {
-        if event.sampled && self.tracer.is_on() {
-            let mut tracer = std::mem::take(&mut self.tracer);
-            tracer.begin(event, self.producer, |id| self.find(*id).map(|e| e.trace));
-            self.tracer = tracer;
-        }
-        let r = &mut self.routes[route];
-        if r.history_max > 0 {
-            r.history_bytes += event.payload.as_ref().map_or(0, |p| p.len());
-            r.history.push_back(event.clone());
-            trim(r, Some(event.ingest));
-        }
-        for (place, id) in r.edges.iter().enumerate() {
-            self.turn.insert(place, (*id, event.clone()));
-        }
-    }
-
-    fn work(&mut self, id: u32, event: Arc<Event>) -> Option<Step> {
-        let edge = self.edges.get_mut(&id)?;
-        match &mut edge.kind {
-            Kind::Queue(ring) => return ring.push(event).then_some(Step::Ready(id)),
-            kind => {
-                let row = edge.ledger.row(event.producer, event.incarnation);
-                row.offered += 1;
-                row.delivered += 1;
-                match kind {
-                    Kind::Direct => return Some(Step::Observe(id, event)),
-                    Kind::Apply(_) => return Some(Step::Apply(id, event)),
-                    Kind::Forward(sink) => {
-                        let sink = *sink;
-                        self.derive(sink, "connect", &event, event.payload.clone());
-                    }
-                    Kind::Queue(_) => {}
-                }
-            }
-        }
-        None
-    }
-
-    /// Give the result of an `Apply`: None discards the event. The derived event is worked off in the same turn.
-    pub fn resume(&mut self, id: u32, operator: &str, source: &Event, payload: Option<Arc<[u8]>>) {
-        if let (
-            Some(Edge {
-                kind: Kind::Apply(sink),
-                ..
-            }),
-            Some(payload),
-        ) = (self.edges.get(&id), payload)
-        {
-            let sink = *sink;
-            self.derive(sink, operator, source, Some(payload));
-        }
     }
 
     /// Number an event derived from `source`, which need not be retained here, and queue it for its turn.
@@ -466,9 +311,9 @@ impl Engine {
         if self.room() == 0 {
             return Err(Refused::Full);
         }
-        let mut input = derived(operator, source, source.payload.clone());
-        input.taints = taint::join(input.taints, taints);
-        let event = self.make(sink, input, Some(source));
+        let mut item = Item::enter(source, Value::None, 0);
+        item.mark(taints);
+        let event = self.derive(sink, item, source.payload.clone(), &operator.into());
         self.input.push_back((sink, event.clone()));
         Ok(event)
     }
@@ -491,12 +336,6 @@ impl Engine {
     pub fn number_from(&mut self, route: usize, next: u64) {
         let r = &mut self.routes[route];
         r.next_seq = r.next_seq.max(next);
-    }
-
-    fn derive(&mut self, sink: usize, operator: &str, source: &Event, payload: Option<Arc<[u8]>>) {
-        let input = derived(operator, source, payload);
-        let event = self.make(sink, input, Some(source));
-        self.arrive(sink, &event);
     }
 
     /// Take in a batch from a remote producer: new events are queued with their own numbers (S2).
@@ -558,20 +397,6 @@ impl Engine {
             .iter()
             .map(|t| (t.producer, t.incarnation, t.counters, t.last, t.attach))
             .collect()
-    }
-}
-
-/// What an event derived from another one takes over from it.
-fn derived(operator: &str, source: &Event, payload: Option<Arc<[u8]>>) -> Input {
-    Input {
-        payload,
-        time: source.time,
-        ingest: source.ingest,
-        key: source.key.clone(),
-        correlation: source.correlation.clone(),
-        parents: vec![source.id()],
-        taints: source.taints,
-        operator: Some(operator.into()),
     }
 }
 

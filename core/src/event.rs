@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::payload::Payload;
+
 /// Eight bytes that name a producer, an incarnation or a route.
 pub type Tag = [u8; 8];
 
@@ -9,7 +13,7 @@ pub type Tag = [u8; 8];
 pub const PARENT_RANGES_MAX: usize = 64;
 
 /// A run of consecutive events of one route and incarnation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentRange {
     /// Who made them.
     pub producer: Tag,
@@ -24,7 +28,9 @@ pub struct ParentRange {
 }
 
 /// An event id in its parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct EventId {
     /// Who made it.
     pub producer: Tag,
@@ -66,25 +72,25 @@ pub struct Event {
     /// The event that began this chain of cause and effect; None: this one.
     pub causality: Option<EventId>,
     /// Clock domain of `time`; None: the system clock.
-    pub clock: Option<Box<str>>,
+    pub clock: Option<Arc<str>>,
     /// Partition key.
-    pub key: Option<Box<str>>,
+    pub key: Option<Arc<str>>,
     /// What request or job it belongs to.
-    pub correlation: Option<Box<str>>,
+    pub correlation: Option<Arc<str>>,
     /// The operator that made it; None: a direct publish.
-    pub operator: Option<Box<str>>,
+    pub operator: Option<Arc<str>>,
     /// Reference to a payload kept elsewhere.
-    pub payload_ref: Option<Box<str>>,
+    pub payload_ref: Option<Arc<str>>,
     /// Guards that had to hold.
-    pub guards: Vec<Box<str>>,
+    pub guards: Vec<Arc<str>>,
     /// Security labels.
-    pub labels: Vec<Box<str>>,
+    pub labels: Vec<Arc<str>>,
     /// Causes, as ranges.
     pub parents: Vec<ParentRange>,
     /// Taint bits (registry).
     pub taints: u64,
     /// The encoded value; None where only metadata travelled.
-    pub payload: Option<Arc<[u8]>>,
+    pub payload: Option<Payload>,
 }
 
 /// Trace id of an event that begins a trace: spread over 128 bits from its id, so that it need not travel.
@@ -132,29 +138,43 @@ impl Event {
     }
 }
 
-/// Add one parent, extending the last range where it continues; false where the limit was hit.
-pub fn add_parent(parents: &mut Vec<ParentRange>, id: EventId) -> bool {
-    for range in parents.iter_mut() {
-        let same = range.producer == id.producer
-            && range.incarnation == id.incarnation
-            && range.route == id.route;
-        if same && id.seq >= range.first && id.seq <= range.last {
-            return true;
+impl EventId {
+    /// The range of this one event.
+    pub fn range(self) -> ParentRange {
+        ParentRange {
+            producer: self.producer,
+            incarnation: self.incarnation,
+            route: self.route,
+            first: self.seq,
+            last: self.seq,
         }
-        if same && range.last.checked_add(1) == Some(id.seq) {
-            range.last = id.seq;
+    }
+}
+
+/// Add one parent, extending a range where it continues; false where the limit was hit.
+pub fn add_parent(parents: &mut Vec<ParentRange>, id: EventId) -> bool {
+    add_range(parents, id.range())
+}
+
+/// Add a range of parents, extending one where it continues; false where the limit was hit.
+pub fn add_range(parents: &mut Vec<ParentRange>, new: ParentRange) -> bool {
+    // From the end: what is added mostly continues what was added last.
+    for range in parents.iter_mut().rev() {
+        let same = range.producer == new.producer
+            && range.incarnation == new.incarnation
+            && range.route == new.route;
+        if same
+            && new.first <= range.last.saturating_add(1)
+            && range.first <= new.last.saturating_add(1)
+        {
+            range.first = range.first.min(new.first);
+            range.last = range.last.max(new.last);
             return true;
         }
     }
     if parents.len() >= PARENT_RANGES_MAX {
         return false;
     }
-    parents.push(ParentRange {
-        producer: id.producer,
-        incarnation: id.incarnation,
-        route: id.route,
-        first: id.seq,
-        last: id.seq,
-    });
+    parents.push(new);
     true
 }

@@ -7,10 +7,15 @@ pub mod batch;
 pub mod counters;
 pub mod engine;
 pub mod event;
+mod ids;
 mod inlet;
 pub mod json;
+pub mod node;
+pub mod operator;
+pub mod payload;
 #[rustfmt::skip]
 pub mod registry;
 pub mod ring;
 pub mod taint;
 pub mod trace;
+pub mod value;

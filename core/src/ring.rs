@@ -22,6 +22,8 @@ pub enum Overflow {
 #[derive(Debug)]
 pub struct Ring {
     queue: VecDeque<Arc<Event>>,
+    /// The oldest waiting event was there before the reader: it is counted apart (S43).
+    replay: bool,
     capacity: usize,
     overflow: Overflow,
     /// Accounting by producer and incarnation (S43).
@@ -33,10 +35,18 @@ impl Ring {
     pub fn new(capacity: usize, overflow: Overflow) -> Self {
         Self {
             queue: VecDeque::new(),
+            replay: false,
             capacity: capacity.max(1),
             overflow,
             ledger: Ledger::default(),
         }
+    }
+
+    /// Put the event that was there before the reader into the queue, which is empty.
+    pub fn replay(&mut self, event: Arc<Event>) {
+        self.ledger.row(event.producer, event.incarnation).replayed += 1;
+        self.replay = true;
+        self.queue.push_back(event);
     }
 
     /// Offer one event; true if the queue was empty before, so that a reader must be woken.
@@ -54,19 +64,21 @@ impl Ring {
             Overflow::DropOldest => {
                 let lost = self.queue.pop_front();
                 self.queue.push_back(event);
-                self.drop(lost, DropReason::OverflowOldest);
+                let replay = std::mem::take(&mut self.replay);
+                self.drop(lost, DropReason::OverflowOldest, replay);
             }
             Overflow::CoalesceLatest => {
                 let lost = self.queue.pop_back();
+                let replay = self.queue.is_empty() && std::mem::take(&mut self.replay);
                 self.queue.push_back(event);
-                self.drop(lost, DropReason::Coalesced);
+                self.drop(lost, DropReason::Coalesced, replay);
             }
         }
         false
     }
 
-    fn drop(&mut self, lost: Option<Arc<Event>>, reason: DropReason) {
-        if let Some(lost) = lost {
+    fn drop(&mut self, lost: Option<Arc<Event>>, reason: DropReason, replay: bool) {
+        if let Some(lost) = lost.filter(|_| !replay) {
             self.ledger
                 .row(lost.producer, lost.incarnation)
                 .drop_pending(reason, 1);
@@ -103,7 +115,8 @@ impl Ring {
     }
 
     fn delivered(&mut self, taken: &[Arc<Event>]) {
-        for event in taken {
+        let replay = !taken.is_empty() && std::mem::take(&mut self.replay);
+        for event in &taken[usize::from(replay)..] {
             let row = self.ledger.row(event.producer, event.incarnation);
             row.pending -= 1;
             row.delivered += 1;
@@ -122,7 +135,11 @@ impl Ring {
 
     /// Give up what waits, counted as closed.
     pub fn close(&mut self) {
-        for event in std::mem::take(&mut self.queue) {
+        let replay = std::mem::take(&mut self.replay);
+        for event in std::mem::take(&mut self.queue)
+            .into_iter()
+            .skip(usize::from(replay))
+        {
             self.ledger
                 .row(event.producer, event.incarnation)
                 .drop_pending(DropReason::Closed, 1);

@@ -9,6 +9,7 @@
 //! - Records wait in a bounded ring; the oldest go first, counted.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::event::{Event, EventId, ParentRange, Tag, mix};
 
@@ -60,9 +61,9 @@ pub struct SpanRecord {
     /// How many inputs there were in all.
     pub inputs: u64,
     /// The operator that made the event.
-    pub operator: Option<Box<str>>,
+    pub operator: Option<Arc<str>>,
     /// Request or job.
-    pub correlation: Option<Box<str>>,
+    pub correlation: Option<Arc<str>>,
     /// Taint bits of the event.
     pub taints: u64,
     /// Bytes of its payload.

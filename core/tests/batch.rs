@@ -11,7 +11,7 @@ const ROUTE: [u8; 8] = *b"route001";
 const PRODUCER: [u8; 8] = *b"producer";
 const LIFE: [u8; 8] = *b"life0001";
 
-fn text() -> impl Strategy<Value = Option<Box<str>>> {
+fn text() -> impl Strategy<Value = Option<Arc<str>>> {
     prop::option::of("[a-z0-9é]{0,12}".prop_map(Into::into))
 }
 
@@ -31,7 +31,7 @@ prop_compose! {
             parents: parents.into_iter().map(|(tag, first, more)| ParentRange {
                 producer: tag, incarnation: tag, route: tag, first, last: first + more,
             }).collect(),
-            payload: payload.map(Arc::from),
+            payload: payload.map(Into::into),
             ..Event::default()
         }
     }

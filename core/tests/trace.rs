@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use meshfold_core::engine::{Engine, Input, Kind, Step};
+use meshfold_core::engine::{Engine, Input, Outcome, Step};
 use meshfold_core::event::Event;
 use meshfold_core::trace::{
     LINKS_MAX, Link, RECORDS_MAX, SpanKind, SpanRecord, event_span, local_span,
 };
+
+use meshfold_core::value::{Codec, Value};
 
 const HERE: [u8; 8] = *b"producer";
 const THERE: [u8; 8] = *b"another1";
@@ -19,9 +21,9 @@ fn engine() -> Engine {
 }
 
 fn publish(engine: &mut Engine, route: [u8; 8], parents: &[&Event], ingest: i64) -> Arc<Event> {
-    let index = engine.route(route);
+    let index = engine.route(route, Codec::Bytes);
     let input = Input {
-        payload: Some(Arc::from(*b"1234")),
+        payload: Some(b"1234"[..].into()),
         ingest,
         parents: parents.iter().map(|event| event.id()).collect(),
         ..Input::default()
@@ -102,7 +104,7 @@ fn the_same_input_named_twice_is_no_link_of_its_own_parent() {
 #[test]
 fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of_what_follows() {
     let mut engine = engine();
-    let index = engine.route(*b"route001");
+    let index = engine.route(*b"route001", Codec::Bytes);
     let remote = Arc::new(Event {
         route: *b"route001",
         producer: THERE,
@@ -110,7 +112,7 @@ fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of
         seq: 1,
         trace: [9; 16],
         sampled: true,
-        payload: Some(Arc::from(*b"12345678")),
+        payload: Some(b"12345678"[..].into()),
         ..Event::default()
     });
     let (meta, payload) = meshfold_core::batch::encode(std::slice::from_ref(&remote));
@@ -134,16 +136,19 @@ fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of
 #[test]
 fn an_operator_step_is_timed_by_the_ticks_of_the_host() {
     let mut engine = engine();
-    let source = engine.route(*b"route001");
-    let sink = engine.route(*b"route002");
-    engine.attach(source, "double".into(), "pipe", Kind::Apply(sink));
+    let source = engine.route(*b"route001", Codec::Bytes);
+    let sink = engine.route(*b"route002", Codec::Bytes);
+    let spec = r#"{"name":"double","stages":[{"kind":"foreign"}],"inputs":[{"route":0}],"sink":1}"#;
+    let spec = serde_json::from_str(spec).expect("a description");
+    engine.install(&spec, &[source, sink]).expect("a node");
     let root = publish(&mut engine, *b"route001", &[], 100);
-    let Step::Apply(edge, event) = engine.step() else {
+    let Step::Apply(call) = engine.step() else {
         panic!("the pipe runs first");
     };
     assert!(engine.tracer.is_open());
     engine.tracer.tick(140);
-    engine.resume(edge, "double", &event, Some(Arc::from(*b"ab")));
+    let made = Value::Bytes(b"ab"[..].into());
+    engine.resume(*call, Outcome::Value(made));
     engine.tracer.tick(160);
     assert!(matches!(engine.step(), Step::Idle));
     let records = engine.tracer.take(100);
@@ -185,7 +190,7 @@ fn a_ratio_samples_about_that_share() {
 #[test]
 fn more_inputs_than_links_keep_the_first_the_last_and_the_number() {
     let mut engine = engine();
-    let index = engine.route(*b"route001");
+    let index = engine.route(*b"route001", Codec::Bytes);
     engine.retain(index, 1000, usize::MAX, i64::MAX);
     let inputs: Vec<_> = (0..500)
         .map(|time| publish(&mut engine, *b"route001", &[], time))

@@ -1,8 +1,8 @@
 //! Values to bytes and back. Scalars are done here; everything else by the schema's own Python methods.
 
-use std::sync::Arc;
-
 use meshfold_core::json;
+use meshfold_core::payload::Payload;
+use meshfold_core::value::Codec;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
@@ -10,81 +10,55 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 use crate::errors::error;
 use crate::route::RouteBase;
 
-/// How values of a route are encoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
-    /// By `schema.encode` and `schema.decode`.
-    Python,
-    Bytes,
-    /// IEEE 754 binary64, little-endian.
-    Float,
-    /// Two's complement 64 bit, little-endian.
-    Int,
-    Bool,
-    /// UTF-8.
-    Str,
+/// The values of a codec, for messages.
+fn values(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Foreign | Codec::Json => "values of its schema",
+        Codec::Bytes => "bytes",
+        Codec::Float => "a float",
+        Codec::Int => "a 64-bit int",
+        Codec::Bool => "a bool",
+        Codec::Str => "UTF-8 text",
+    }
 }
 
-impl Codec {
-    pub(crate) fn named(name: &str) -> Self {
-        match name {
-            "bytes" => Self::Bytes,
-            "float" => Self::Float,
-            "int" => Self::Int,
-            "bool" => Self::Bool,
-            "str" => Self::Str,
-            _ => Self::Python,
-        }
-    }
-
-    /// Its values, for messages.
-    fn values(self) -> &'static str {
-        match self {
-            Self::Python => "values of its schema",
-            Self::Bytes => "bytes",
-            Self::Float => "a float",
-            Self::Int => "a 64-bit int",
-            Self::Bool => "a bool",
-            Self::Str => "UTF-8 text",
-        }
-    }
+/// Whether the schema's own Python methods encode and decode.
+fn python(codec: Codec) -> bool {
+    matches!(codec, Codec::Foreign | Codec::Json)
 }
 
 /// Encode by the route's schema.
-pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u8]>> {
-    if route.codec != Codec::Python {
+pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+    if !python(route.codec) {
         return scalar(route.codec, &route.text, value);
     }
     let bytes = route
         .schema
         .bind(value.py())
         .call_method1("encode", (value, route.text.as_str()))?;
-    Ok(Arc::from(bytes.cast::<PyBytes>()?.as_bytes()))
+    Ok(Payload::copy(bytes.cast::<PyBytes>()?.as_bytes()))
 }
 
 /// Encode, strictly by type: a bool is no number, an int is not silently a float beyond 2^53.
-fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u8]>> {
+fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     let py = value.py();
     let wrong = || {
         let kind = value
             .get_type()
             .name()
             .map_or_else(|_| "?".into(), |n| n.to_string());
-        let what = format!(
-            "{text} takes {}, not a value of type {kind}",
-            codec.values()
-        );
+        let what = format!("{text} takes {}, not a value of type {kind}", values(codec));
         let fix = "publish a value of the route's schema";
         error(py, "EncodeError", &what, fix, ("route", text))
     };
     match codec {
         Codec::Bytes => value
             .cast::<PyBytes>()
-            .map(|b| Arc::from(b.as_bytes()))
+            .map(|b| Payload::copy(b.as_bytes()))
             .map_err(|_| wrong()),
         Codec::Float => {
             if let Ok(float) = value.cast_exact::<PyFloat>() {
-                return Ok(Arc::from(float.value().to_le_bytes()));
+                return Ok(Payload::eight(float.value().to_le_bytes()));
             }
             if value.is_instance_of::<PyBool>() {
                 return Err(wrong());
@@ -96,11 +70,11 @@ fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u
                     return Err(wrong());
                 }
                 #[allow(clippy::cast_precision_loss, reason = "checked just above")]
-                return Ok(Arc::from((int as f64).to_le_bytes()));
+                return Ok(Payload::eight((int as f64).to_le_bytes()));
             }
             value
                 .cast::<PyFloat>()
-                .map(|f| Arc::from(f.value().to_le_bytes()))
+                .map(|f| Payload::eight(f.value().to_le_bytes()))
                 .map_err(|_| wrong())
         }
         Codec::Int => {
@@ -112,11 +86,11 @@ fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u
                 let fix = "use a str or bytes schema for it";
                 error(py, "EncodeError", &what, fix, ("route", text))
             })?;
-            Ok(Arc::from(int.to_le_bytes()))
+            Ok(Payload::eight(int.to_le_bytes()))
         }
         Codec::Bool => value
             .cast::<PyBool>()
-            .map(|b| Arc::from([u8::from(b.is_true())]))
+            .map(|b| Payload::copy(&[u8::from(b.is_true())]))
             .map_err(|_| wrong()),
         Codec::Str => {
             let string = value.cast::<PyString>().map_err(|_| wrong())?;
@@ -125,15 +99,15 @@ fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<[u
                 let fix = "decode the text with the encoding it has";
                 error(py, "EncodeError", &what, fix, ("route", text))
             })?;
-            Ok(Arc::from(string.as_bytes()))
+            Ok(Payload::copy(string.as_bytes()))
         }
-        Codec::Python => Err(wrong()),
+        Codec::Foreign | Codec::Json => Err(wrong()),
     }
 }
 
 /// Decode by the route's schema; bytes that are no value of it are a `DecodeError`.
 pub(crate) fn decode(py: Python<'_>, route: &RouteBase, bytes: &[u8]) -> PyResult<Py<PyAny>> {
-    if route.codec == Codec::Python {
+    if python(route.codec) {
         let schema = route.schema.bind(py);
         return Ok(schema
             .call_method1("decode", (PyBytes::new(py, bytes),))?
@@ -144,11 +118,7 @@ pub(crate) fn decode(py: Python<'_>, route: &RouteBase, bytes: &[u8]) -> PyResul
 
 fn from_scalar(py: Python<'_>, codec: Codec, text: &str, bytes: &[u8]) -> PyResult<Py<PyAny>> {
     let wrong = || {
-        let what = format!(
-            "{} bytes are not {} for {text}",
-            bytes.len(),
-            codec.values()
-        );
+        let what = format!("{} bytes are not {} for {text}", bytes.len(), values(codec));
         error(py, "DecodeError", &what, "", ("reason", "schema"))
     };
     let eight = || <[u8; 8]>::try_from(bytes).map_err(|_| wrong());
@@ -170,7 +140,7 @@ fn from_scalar(py: Python<'_>, codec: Codec, text: &str, bytes: &[u8]) -> PyResu
             let text = std::str::from_utf8(bytes).map_err(|_| wrong())?;
             PyString::new(py, text).into_any().unbind()
         }
-        Codec::Python => return Err(wrong()),
+        Codec::Foreign | Codec::Json => return Err(wrong()),
     })
 }
 

@@ -1,17 +1,17 @@
 //! Plain data across the boundary: counters, taints, parents and payloads as Python gives and takes them.
 
-use std::sync::Arc;
-
 use meshfold_core::counters::Counters;
 use meshfold_core::event::{EventId, Tag};
+use meshfold_core::payload::Payload;
 use meshfold_core::registry::{DROP_REASONS, TAINTS};
 use meshfold_core::ring::Overflow;
+use meshfold_core::value::Codec;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::codec::{Codec, encode};
+use crate::codec::encode;
 use crate::errors::error;
 use crate::event::Event;
 use crate::route::RouteBase;
@@ -20,13 +20,19 @@ type Ids = Vec<(Tag, Tag, Tag, u64)>;
 
 /// Counters as (offered, delivered, dropped by reason, pending, replayed).
 pub(crate) fn counters<'py>(py: Python<'py>, c: &Counters) -> PyResult<Bound<'py, PyTuple>> {
+    let dropped = reasons(py, &c.dropped)?;
+    (c.offered, c.delivered, dropped, c.pending, c.replayed).into_pyobject(py)
+}
+
+/// Counts by reason, without those that are 0.
+pub(crate) fn reasons<'py>(py: Python<'py>, counts: &[u64]) -> PyResult<Bound<'py, PyDict>> {
     let dropped = PyDict::new(py);
-    for (reason, count) in DROP_REASONS.iter().zip(c.dropped) {
-        if count > 0 {
+    for (reason, count) in DROP_REASONS.iter().zip(counts) {
+        if *count > 0 {
             dropped.set_item(reason, count)?;
         }
     }
-    (c.offered, c.delivered, dropped, c.pending, c.replayed).into_pyobject(py)
+    Ok(dropped)
 }
 
 /// Taint names as bits; an unknown name is a `WiringError`.
@@ -77,7 +83,7 @@ pub(crate) fn payloads(
     py: Python<'_>,
     route: &RouteBase,
     values: &Bound<'_, PyAny>,
-) -> PyResult<Vec<Arc<[u8]>>> {
+) -> PyResult<Vec<Payload>> {
     if !values.is_exact_instance_of::<PyList>() && !values.is_exact_instance_of::<PyTuple>() {
         let schema = route.schema.bind(py);
         let found = schema.call_method1("rows", (values, route.text.as_str()))?;
@@ -113,13 +119,15 @@ fn buffered(
     py: Python<'_>,
     codec: Codec,
     values: &Bound<'_, PyAny>,
-) -> PyResult<Option<Vec<Arc<[u8]>>>> {
+) -> PyResult<Option<Vec<Payload>>> {
     match codec {
         Codec::Float => match PyBuffer::<f64>::get(values) {
             Ok(buffer) if native_axis(&buffer) => {
                 let floats = buffer.to_vec(py)?.into_iter();
                 Ok(Some(
-                    floats.map(|float| Arc::from(float.to_le_bytes())).collect(),
+                    floats
+                        .map(|float| Payload::eight(float.to_le_bytes()))
+                        .collect(),
                 ))
             }
             _ => Ok(None),
@@ -127,7 +135,9 @@ fn buffered(
         Codec::Int => match PyBuffer::<i64>::get(values) {
             Ok(buffer) if native_axis(&buffer) => {
                 let ints = buffer.to_vec(py)?.into_iter();
-                Ok(Some(ints.map(|int| Arc::from(int.to_le_bytes())).collect()))
+                Ok(Some(
+                    ints.map(|int| Payload::eight(int.to_le_bytes())).collect(),
+                ))
             }
             _ => Ok(None),
         },
@@ -136,13 +146,13 @@ fn buffered(
 }
 
 /// Cut a buffer into rows: `by` is the bytes of each, or the n + 1 offsets of n rows.
-fn rows(py: Python<'_>, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<[u8]>>> {
+fn rows(py: Python<'_>, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Vec<Payload>> {
     let uneven = || PyValueError::new_err("rows do not fit their buffer");
     if let Ok(width) = by.extract::<usize>() {
         if width == 0 || !data.len().is_multiple_of(width) {
             return Err(uneven());
         }
-        return Ok(data.chunks_exact(width).map(Arc::from).collect());
+        return Ok(data.chunks_exact(width).map(Payload::copy).collect());
     }
     let offsets = PyBuffer::<i64>::get(by)?.to_vec(py)?;
     offsets
@@ -152,7 +162,7 @@ fn rows(py: Python<'_>, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<
             let (Ok(from), Ok(to)) = (from, to) else {
                 return Err(uneven());
             };
-            data.get(from..to).map(Arc::from).ok_or_else(uneven)
+            data.get(from..to).map(Payload::copy).ok_or_else(uneven)
         })
         .collect()
 }

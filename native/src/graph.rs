@@ -1,65 +1,60 @@
-//! The graph as Python sees it: the engine under a lock, and the turn that runs it.
-//!
-//! Rules: Python is never called and no reference count touched while the engine's lock is held; the interpreter lock is
-//! never held while waiting. One thread at a time owns the turn (S3).
+//! The graph as Python sees it: the engine under a lock.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
-use std::time::Duration;
 
-use meshfold_core::engine::{Engine, INPUT_EVENTS_MAX, Input, Kind, Refused, Step, queue};
+use meshfold_core::engine::{Engine, Input, Kind, Uninstallable, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
-use pyo3::exceptions::{PyException, PyValueError};
+use meshfold_core::node::Spec;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::codec::{decode, encode};
-use crate::convert::{counters, cycle, ids, overflow, payloads, taint_bits};
+use crate::codec::encode;
+use crate::convert::{counters, cycle, ids, overflow, payloads, reasons, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
+use crate::hosts::{Function, Functions, Host, Way};
 use crate::queue::Queue;
 use crate::route::RouteBase;
+use crate::turn::Full;
+use crate::values::Grave;
 
 /// Failures of observers kept for `failures()`; all are counted.
-const FAILURES_MAX: usize = 256;
+pub(crate) const FAILURES_MAX: usize = 256;
 /// Events numbered in one go by `publish_many` before their turns run.
 pub(crate) const SLICE: usize = 4096;
 
-/// What reads a queue, as `edges()` names it.
-const QUEUE_LABELS: [&str; 5] = ["observer", "stream", "tap", "log", "memory"];
-
-/// What the host does for an edge.
-enum Host {
-    Observe(Py<PyAny>),
-    /// Stages of a pipeline, each a map or a filter, and the sink.
-    Apply(
-        Vec<(bool, Py<PyAny>)>,
-        Option<Py<RouteBase>>,
-        Option<Py<PyAny>>,
-        String,
-    ),
-    Wake(Option<Py<PyAny>>),
-}
-
 pub(crate) struct State {
     pub(crate) engine: Engine,
-    owner: Option<ThreadId>,
+    /// The routes by their index in the engine.
+    routes: Vec<Py<RouteBase>>,
+    pub(crate) owner: Option<ThreadId>,
 }
 
 /// Base of `meshfold.core.Graph`.
 #[pyclass(subclass, frozen, module = "meshfold._native")]
 pub(crate) struct GraphBase {
+    /// Tells graphs apart in what routes remember; never 0.
+    number: u32,
     state: Mutex<State>,
     /// Signalled when the turn ends or a queue fills: whoever waits looks again.
     pub(crate) changed: Condvar,
     hosts: Mutex<HashMap<u32, Arc<Host>>>,
-    routes: Mutex<HashMap<Tag, Py<RouteBase>>>,
-    failures: Mutex<(u64, VecDeque<(String, String)>)>,
+    pub(crate) failures: Mutex<(u64, VecDeque<(String, String)>)>,
+    /// Whether somebody waits in `rooms`.
+    pub(crate) waiting: AtomicBool,
+    pub(crate) rooms: Mutex<Vec<Py<PyAny>>>,
+    pub(crate) grave: Grave,
     clock: Option<Py<PyAny>>,
     producer: Tag,
     incarnation: Tag,
 }
+
+/// Numbers of graphs in this process: they only tell what a route remembers apart.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding these locks; should it, the data is whole, for every call keeps it so.
@@ -87,39 +82,36 @@ impl GraphBase {
 
     /// Index of a route; a second schema on one address is refused (S1).
     pub(crate) fn index(&self, py: Python<'_>, route: &Bound<'_, RouteBase>) -> PyResult<usize> {
-        let tag = route.get().tag;
-        let mut routes = locked(&self.routes);
-        if let Some(known) = routes.get(&tag) {
-            if !known.is(route) {
-                let known = known.clone_ref(py);
-                drop(routes);
-                let same = known.get().schema.bind(py).getattr("id")?.eq(route
-                    .get()
-                    .schema
-                    .bind(py)
-                    .getattr("id")?)?;
-                if !same {
-                    let what = format!("{} is in this graph with another schema", route.get().text);
-                    let fix = "use one schema for a route";
-                    return Err(error(
-                        py,
-                        "SchemaMismatch",
-                        &what,
-                        fix,
-                        ("route", &route.get().text),
-                    ));
-                }
-            }
-        } else {
-            routes.insert(tag, route.clone().unbind());
+        if let Some(index) = route.get().place(self.number) {
+            return Ok(index);
         }
-        Ok(self.state().engine.route(tag))
+        let mut state = self.state();
+        let index = state.engine.route(route.get().tag, route.get().codec);
+        let known = if index == state.routes.len() {
+            state.routes.push(route.clone().unbind());
+            None
+        } else {
+            Some(state.routes[index].clone_ref(py))
+        };
+        drop(state);
+        if let Some(known) = known.filter(|known| !known.is(route)) {
+            let id = |route: &RouteBase| route.schema.bind(py).getattr("id");
+            if !id(known.get())?.eq(id(route.get())?)? {
+                let what = format!("{} is in this graph with another schema", route.get().text);
+                let fix = "use one schema for a route";
+                let field = ("route", route.get().text.as_str());
+                return Err(error(py, "SchemaMismatch", &what, fix, field));
+            }
+        }
+        route.get().remember(self.number, index);
+        Ok(index)
     }
 
     pub(crate) fn event(&self, py: Python<'_>, inner: Arc<Inner>) -> PyResult<Event> {
-        let route = locked(&self.routes)
-            .get(&inner.route)
-            .map(|route| route.clone_ref(py));
+        let state = self.state();
+        let index = state.engine.index(inner.route);
+        let route = index.map(|index| state.routes[index].clone_ref(py));
+        drop(state);
         let route = route.ok_or_else(|| PyValueError::new_err("event of an unknown route"))?;
         Ok(Event::new(inner, route))
     }
@@ -129,204 +121,41 @@ impl GraphBase {
     }
 
     pub(crate) fn route_text(&self, tag: Tag) -> String {
-        let known = locked(&self.routes);
-        known
-            .get(&tag)
-            .map_or_else(String::new, |route| route.get().text.clone())
+        let state = self.state();
+        let index = state.engine.index(tag);
+        index.map_or_else(String::new, |index| state.routes[index].get().text.clone())
     }
 
-    /// Queue numbered events for their turn, then run the turn unless another thread does (S3).
-    pub(crate) fn submit(
-        &self,
-        py: Python<'_>,
-        text: &str,
-        mut put: impl FnMut(&mut Engine) -> Result<(), Refused> + Send,
-    ) -> PyResult<()> {
-        let me = std::thread::current().id();
-        loop {
-            let mut state = self.state();
-            match put(&mut state.engine) {
-                Ok(()) => {
-                    if state.owner.is_some() {
-                        return Ok(());
-                    }
-                    state.owner = Some(me);
-                    drop(state);
-                    return self.turn(py);
-                }
-                Err(Refused::Full) if state.owner == Some(me) => {
-                    drop(state);
-                    let what =
-                        format!("the input queue of the graph is full ({INPUT_EVENTS_MAX} events)");
-                    return Err(error(
-                        py,
-                        "QueueFull",
-                        &what,
-                        "publish less inside an observer",
-                        ("route", text),
-                    ));
-                }
-                Err(Refused::Full) => {
-                    drop(state);
-                    py.detach(|| {
-                        let state = self.state();
-                        drop(self.changed.wait_timeout(state, Duration::from_millis(10)));
-                    });
-                    py.check_signals()?;
-                }
-                Err(Refused::Batch(why)) => {
-                    drop(state);
-                    return Err(error(
-                        py,
-                        "DecodeError",
-                        &format!("not a batch: {}", why.0),
-                        "",
-                        ("reason", "batch"),
-                    ));
-                }
-                Err(Refused::Producers) => {
-                    drop(state);
-                    let what = "too many producers on one route";
-                    return Err(error(py, "DecodeError", what, "", ("reason", "limit")));
-                }
-            }
-        }
+    /// The route with this index in the engine.
+    pub(crate) fn route_at(&self, py: Python<'_>, index: u32) -> Option<Py<RouteBase>> {
+        let state = self.state();
+        state
+            .routes
+            .get(index as usize)
+            .map(|route| route.clone_ref(py))
     }
 
-    /// Run the turn to its end. An exception that is no `Exception` (Ctrl-C) is raised after it.
-    fn turn(&self, py: Python<'_>) -> PyResult<()> {
-        let mut interrupted = None;
-        let mut traced = false;
-        loop {
-            // Only a sampled event asks for the time after each step; a clock that fails costs a duration, no event.
-            let now = traced.then(|| self.now(py).ok()).flatten();
-            let mut state = self.state();
-            if let Some(now) = now {
-                state.engine.tracer.tick(now);
-            }
-            let step = state.engine.step();
-            traced = state.engine.tracer.is_open();
-            if matches!(step, Step::Idle) {
-                state.owner = None;
-            }
-            drop(state);
-            match step {
-                Step::Idle => {
-                    self.changed.notify_all();
-                    return interrupted.map_or(Ok(()), Err);
-                }
-                Step::Ready(edge) => {
-                    self.changed.notify_all();
-                    if let Some(Host::Wake(Some(wake))) = self.host(edge).as_deref() {
-                        let result = wake.call0(py).map(|_| ());
-                        self.note(py, edge, result, &mut interrupted);
-                    }
-                }
-                Step::Observe(edge, event) => {
-                    if let Some(Host::Observe(callback)) = self.host(edge).as_deref() {
-                        let result = self
-                            .event(py, event)
-                            .and_then(|event| callback.call1(py, (event,)).map(|_| ()));
-                        self.note(py, edge, result, &mut interrupted);
-                    }
-                }
-                Step::Apply(edge, event) => self.apply(py, edge, &event, &mut interrupted),
-            }
-        }
-    }
-
-    fn apply(
-        &self,
-        py: Python<'_>,
-        edge: u32,
-        event: &Arc<Inner>,
-        interrupted: &mut Option<PyErr>,
-    ) {
-        let Some(host) = self.host(edge) else { return };
-        let Host::Apply(stages, sink, observer, name) = &*host else {
-            return;
-        };
-        let run = || -> PyResult<Option<Arc<[u8]>>> {
-            let source = self.event(py, event.clone())?;
-            let mut value = match &event.payload {
-                Some(payload) => decode(py, source_route(self, py, event)?.get(), payload)?,
-                None => Py::new(py, source)?.getattr(py, "value")?,
-            };
-            for (is_filter, stage) in stages {
-                let result = stage.call1(py, (&value,))?;
-                if !is_filter {
-                    value = result;
-                } else if !result.bind(py).is_truthy()? {
-                    return Ok(None);
-                }
-            }
-            if let Some(observer) = observer {
-                observer.call1(py, (&value,))?;
-            }
-            sink.as_ref()
-                .map(|sink| encode(sink.get(), value.bind(py)))
-                .transpose()
-        };
-        match run() {
-            Ok(payload) => self.state().engine.resume(edge, name, event, payload),
-            Err(failure) => self.note(py, edge, Err(failure), interrupted),
-        }
-    }
-
-    fn host(&self, edge: u32) -> Option<Arc<Host>> {
-        locked(&self.hosts).get(&edge).cloned()
-    }
-
-    /// A failing observer is isolated: counted and kept, the others go on (S4).
-    fn note(
-        &self,
-        py: Python<'_>,
-        edge: u32,
-        result: PyResult<()>,
-        interrupted: &mut Option<PyErr>,
-    ) {
-        let Err(failure) = result else { return };
-        if !failure.is_instance_of::<PyException>(py) {
-            interrupted.get_or_insert(failure);
-            return;
-        }
-        let name = self
-            .state()
-            .engine
-            .edge(edge)
-            .map_or_else(String::new, |edge| edge.name.clone());
-        let text = failure.to_string();
-        let mut failures = locked(&self.failures);
-        failures.0 += 1;
-        if failures.1.len() >= FAILURES_MAX {
-            failures.1.pop_front();
-        }
-        failures.1.push_back((name, text));
+    pub(crate) fn host(&self, id: u32) -> Option<Arc<Host>> {
+        locked(&self.hosts).get(&id).cloned()
     }
 
     fn hang(
         &self,
         route: usize,
         name: String,
-        label: &'static str,
+        label: &str,
         kind: Kind,
+        replay: bool,
         host: Option<Host>,
     ) -> u32 {
-        // The host first: an event may reach the edge as soon as it is attached.
+        // The hosts' lock is held over both: an event may reach the edge as soon as it is attached.
         let mut hosts = locked(&self.hosts);
-        let id = self.state().engine.attach(route, name, label, kind);
+        let id = self.state().engine.attach(route, name, label, kind, replay);
         if let Some(host) = host {
             hosts.insert(id, Arc::new(host));
         }
         id
     }
-}
-
-fn source_route(graph: &GraphBase, py: Python<'_>, event: &Inner) -> PyResult<Py<RouteBase>> {
-    let route = locked(&graph.routes)
-        .get(&event.route)
-        .map(|route| route.clone_ref(py));
-    route.ok_or_else(|| PyValueError::new_err("event of an unknown route"))
 }
 
 #[pymethods]
@@ -335,14 +164,18 @@ impl GraphBase {
     #[pyo3(signature = (producer, incarnation, clock))]
     fn new(producer: Tag, incarnation: Tag, clock: Option<Py<PyAny>>) -> Self {
         Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(State {
                 engine: Engine::new(producer, incarnation),
+                routes: Vec::new(),
                 owner: None,
             }),
             changed: Condvar::new(),
             hosts: Mutex::default(),
-            routes: Mutex::default(),
             failures: Mutex::default(),
+            waiting: AtomicBool::new(false),
+            rooms: Mutex::default(),
+            grave: Grave::default(),
             clock,
             producer,
             incarnation,
@@ -383,10 +216,10 @@ impl GraphBase {
             correlation: correlation.map(Into::into),
             parents: parents.map_or_else(|| Ok(Vec::new()), |parents| ids(py, parents))?,
             taints: taints.map_or(Ok(0), |taints| taint_bits(py, taints))?,
-            operator: None,
+            ..Input::default()
         };
         let mut made = None;
-        self.submit(py, &route.text, |engine| {
+        self.submit(py, &route.text, Full::Wait, |engine| {
             made = Some(engine.publish(index, input.clone())?);
             Ok(())
         })?;
@@ -427,7 +260,7 @@ impl GraphBase {
         let (mut first, mut last) = (0, 0);
         for (place, slice) in payloads.chunks(SLICE).enumerate() {
             let mut done = 0;
-            self.submit(py, &route.text, |engine| {
+            self.submit(py, &route.text, Full::Wait, |engine| {
                 while done < slice.len() {
                     let at = place * SLICE + done;
                     let input = Input {
@@ -489,27 +322,10 @@ impl GraphBase {
         replay: bool,
     ) -> PyResult<u32> {
         let index = self.index(py, r)?;
-        let replayed = if replay {
-            self.state().engine.latest(index).cloned()
-        } else {
-            None
-        };
-        let first =
-            replayed.map(|inner| callback.call1(py, (Event::new(inner, r.clone().unbind()),)));
-        let id = self.hang(
-            index,
-            name,
-            "observer",
-            Kind::Direct,
-            Some(Host::Observe(callback)),
-        );
-        if let Some(Err(failure)) = first {
-            let mut interrupted = None;
-            self.note(py, id, Err(failure), &mut interrupted);
-            if let Some(failure) = interrupted {
-                return Err(failure);
-            }
-        }
+        let host = Some(Host::Observe(callback));
+        let id = self.hang(index, name, "observer", Kind::Direct, replay, host);
+        // What is replayed is delivered by the turn, before anything newer (S4).
+        self.run(py)?;
         Ok(id)
     }
 
@@ -529,30 +345,16 @@ impl GraphBase {
         let py = slf.py();
         let graph = slf.get();
         let index = graph.index(py, r)?;
-        let label = QUEUE_LABELS
-            .iter()
-            .find(|known| **known == label)
-            .copied()
-            .unwrap_or("observer");
         let kind = queue(capacity, overflow(policy)?);
         let wake = on_ready.as_ref().map(|wake| wake.clone_ref(py));
-        let mut hosts = locked(&graph.hosts);
-        let mut state = graph.state();
-        let id = state.engine.attach(index, name, label, kind);
-        // Under one lock with attaching, so there is neither a gap nor a repetition between replay and live (S4).
-        let replayed = if replay {
-            state.engine.latest(index).cloned()
-        } else {
-            None
-        };
-        let mut woken = false;
-        if let (Some(event), Some(ring)) = (replayed, state.engine.ring(id)) {
-            woken = ring.push(event);
-        }
-        drop(state);
-        hosts.insert(id, Arc::new(Host::Wake(on_ready)));
-        drop(hosts);
-        if let (true, Some(wake)) = (woken, wake) {
+        let host = Some(Host::Wake(on_ready));
+        let id = graph.hang(index, name, label, kind, replay, host);
+        let waits = graph
+            .state()
+            .engine
+            .ring(id)
+            .is_some_and(|ring| !ring.is_empty());
+        if let (true, Some(wake)) = (waits, wake) {
             wake.call0(py)?;
         }
         Ok(Queue {
@@ -561,28 +363,171 @@ impl GraphBase {
         })
     }
 
-    /// Attach a pipeline: stages are (whether a filter, callable); results go to `sink`, or to `observer`.
-    #[pyo3(signature = (r, stages, sink, observer, name))]
-    fn attach_pipe(
+    /// Install a node from its description (JSON); returns its id. `functions` has, for each foreign stage, a list
+    /// of (way, callable).
+    #[pyo3(signature = (spec, routes, functions, observer))]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "extracted from Python objects"
+    )]
+    fn install(
         &self,
         py: Python<'_>,
-        r: &Bound<'_, RouteBase>,
-        stages: Vec<(bool, Py<PyAny>)>,
-        sink: Option<&Bound<'_, RouteBase>>,
+        spec: &str,
+        routes: Vec<Bound<'_, RouteBase>>,
+        functions: Vec<Vec<(String, Py<PyAny>)>>,
         observer: Option<Py<PyAny>>,
-        name: String,
     ) -> PyResult<u32> {
-        let source = self.index(py, r)?;
-        let target = match sink {
-            Some(sink) => self.index(py, sink)?,
-            None => usize::MAX,
+        let wrong = |why: &str| {
+            error(
+                py,
+                "WiringError",
+                why,
+                "see the operator's documentation",
+                ("item", why),
+            )
         };
-        if target != usize::MAX && self.state().engine.would_cycle(source, target) {
-            return Err(cycle(py, &r.get().text));
+        let spec: Spec = serde_json::from_str(spec).map_err(|why| wrong(&why.to_string()))?;
+        let indices: PyResult<Vec<_>> = routes.iter().map(|route| self.index(py, route)).collect();
+        let indices = indices?;
+        let mut stages = Vec::with_capacity(functions.len());
+        for run in functions {
+            let named = |(way, call): (String, Py<PyAny>)| {
+                Ok(Function {
+                    way: Way::named(&way)?,
+                    call,
+                })
+            };
+            stages.push(run.into_iter().map(named).collect::<PyResult<Vec<_>>>()?);
         }
-        let sink = sink.map(|sink| sink.clone().unbind());
-        let host = Host::Apply(stages, sink, observer, name.clone());
-        Ok(self.hang(source, name, "pipe", Kind::Apply(target), Some(host)))
+        let sink = spec
+            .sink
+            .and_then(|place| routes.get(place).zip(indices.get(place)));
+        let sink = sink.map(|(route, index)| (*index as u32, route.clone().unbind()));
+        let functions = Functions {
+            stages,
+            sink,
+            observer,
+        };
+        let mut hosts = locked(&self.hosts);
+        let installed = self.state().engine.install(&spec, &indices);
+        match installed {
+            Ok(id) => {
+                hosts.insert(id, Arc::new(Host::Node(functions)));
+                drop(hosts);
+                self.run(py)?;
+                Ok(id)
+            }
+            Err(why) => {
+                drop(hosts);
+                Err(match why {
+                    Uninstallable::Build(why) => wrong(&format!("{}: {}", spec.name, why.0)),
+                    Uninstallable::Cycle(source) => {
+                        let place = indices.iter().position(|index| *index == source);
+                        cycle(py, &routes[place.unwrap_or(0)].get().text)
+                    }
+                })
+            }
+        }
+    }
+
+    /// All nodes: (id, name, label, stages, inputs, sink, sides, emitted, failed, dropped, edges).
+    fn node_rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let nodes = self.state().engine.describe();
+        let mut out = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let mut stages = Vec::new();
+            for stage in &node.stages {
+                let gauges = PyDict::new(py);
+                for (name, figure) in &stage.gauges {
+                    gauges.set_item(name, figure)?;
+                }
+                stages.push((stage.kind.as_str(), stage.with.as_str(), gauges));
+            }
+            let route = |index: usize| self.route_at(py, index as u32);
+            let inputs: Vec<_> = node
+                .inputs
+                .iter()
+                .map(|(at, stage, port)| (route(*at), *stage, *port))
+                .collect();
+            let sides: Vec<_> = node
+                .sides
+                .iter()
+                .map(|(stage, side, at)| (*stage, *side, route(*at)))
+                .collect();
+            let row = (
+                node.id,
+                &*node.name,
+                &*node.label,
+                stages,
+                inputs,
+                node.sink.and_then(route),
+                sides,
+                node.emitted,
+                node.failed,
+                reasons(py, &node.dropped)?,
+                node.edges,
+            );
+            out.push(row.into_pyobject(py)?);
+        }
+        Ok(out)
+    }
+
+    /// The state of a node: bytes for each of its stages.
+    fn save_node<'py>(&self, py: Python<'py>, id: u32) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let saved = self.state().engine.save(id);
+        let wrong = |why: &str| error(py, "WiringError", why, "", ("item", "state"));
+        let states = saved.map_err(|why| wrong(&why.0))?;
+        Ok(states.iter().map(|state| PyBytes::new(py, state)).collect())
+    }
+
+    /// Take over a saved state.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "extracted from Python objects"
+    )]
+    fn load_node(&self, py: Python<'_>, id: u32, states: Vec<Vec<u8>>) -> PyResult<()> {
+        let loaded = self.state().engine.load(id, &states);
+        self.grave.empty();
+        let wrong = |why: &str| {
+            error(
+                py,
+                "WiringError",
+                why,
+                "restore into the same operator",
+                ("item", "state"),
+            )
+        };
+        loaded.map_err(|why| wrong(&why.0))
+    }
+
+    /// Let operators that wait for time act up to now; returns the ns of the next deadline.
+    fn advance(&self, py: Python<'_>) -> PyResult<Option<i64>> {
+        let now = self.now(py)?;
+        self.state().engine.advance(now);
+        self.run(py)?;
+        Ok(self.state().engine.deadline())
+    }
+
+    /// When `advance` should be called next.
+    fn deadline(&self) -> Option<i64> {
+        self.state().engine.deadline()
+    }
+
+    /// Call `call` once when the input queue has room again.
+    fn when_room(&self, py: Python<'_>, call: Py<PyAny>) -> PyResult<()> {
+        locked(&self.rooms).push(call);
+        self.waiting.store(true, Ordering::Release);
+        let state = self.state();
+        let room = state.engine.room() > 0 && state.owner.is_none();
+        drop(state);
+        if room {
+            let calls = std::mem::take(&mut *locked(&self.rooms));
+            for call in calls {
+                call.call0(py)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forward every event of `source` to `sink`; cycles are refused (S5).
@@ -598,10 +543,10 @@ impl GraphBase {
         if self.state().engine.would_cycle(from, to) {
             return Err(cycle(py, &source.get().text));
         }
-        Ok(self.hang(from, name, "connect", Kind::Forward(to), None))
+        Ok(self.hang(from, name, "connect", Kind::Forward(to), false, None))
     }
 
-    /// Take an edge off. Idempotent.
+    /// Take an edge or a node off. Idempotent.
     fn detach(&self, edge: u32) {
         let host = locked(&self.hosts).remove(&edge);
         let gone = self.state().engine.detach(edge);
@@ -617,18 +562,15 @@ impl GraphBase {
                 (
                     id,
                     e.name.clone(),
-                    e.label,
-                    state.engine.tag(e.route),
+                    e.label.to_string(),
+                    state.routes[e.route].clone_ref(py),
                     e.ledger().total(),
                 )
             };
             state.engine.edges().into_iter().map(row).collect()
         };
         let mut out = Vec::with_capacity(rows.len());
-        for (id, name, label, tag, total) in rows {
-            let route = locked(&self.routes)
-                .get(&tag)
-                .map(|route| route.clone_ref(py));
+        for (id, name, label, route, total) in rows {
             out.push((id, name, label, route, counters(py, &total)?).into_pyobject(py)?);
         }
         Ok(out)
@@ -642,8 +584,10 @@ impl GraphBase {
 
     /// All routes.
     fn route_objects(&self, py: Python<'_>) -> Vec<Py<RouteBase>> {
-        locked(&self.routes)
-            .values()
+        let state = self.state();
+        state
+            .routes
+            .iter()
             .map(|route| route.clone_ref(py))
             .collect()
     }
@@ -692,7 +636,7 @@ impl GraphBase {
         let ingest = self.now(py)?;
         let index = self.index(py, r)?;
         let mut receipt = None;
-        self.submit(py, &r.get().text, |engine| {
+        self.submit(py, &r.get().text, Full::Wait, |engine| {
             receipt =
                 Some(engine.push(index, (meta, payload), producer, incarnation, bits, ingest)?);
             Ok(())

@@ -5,10 +5,13 @@ mod convert;
 mod errors;
 mod event;
 mod graph;
+mod hosts;
 mod queue;
 mod route;
 mod spans;
 mod stores;
+mod turn;
+mod values;
 
 #[pyo3::pymodule]
 mod _native {

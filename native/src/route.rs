@@ -1,10 +1,13 @@
 //! The native part of a route: what the engine and the codecs need of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use meshfold_core::event::Tag;
+use meshfold_core::value::Codec;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::codec::{Codec, decode, encode};
+use crate::codec::{decode, encode};
 
 /// Base of `meshfold.core.Route`.
 #[pyclass(subclass, frozen, module = "meshfold._native")]
@@ -14,6 +17,21 @@ pub(crate) struct RouteBase {
     /// The Python schema, which encodes and decodes what `codec` leaves to Python.
     pub(crate) schema: Py<PyAny>,
     pub(crate) text: String,
+    /// The graph that used it last and its index there, so that publishing looks nothing up.
+    place: AtomicU64,
+}
+
+impl RouteBase {
+    /// Its index in a graph, if that one used it last.
+    pub(crate) fn place(&self, graph: u32) -> Option<usize> {
+        let place = self.place.load(Ordering::Relaxed);
+        (place >> 32 == u64::from(graph)).then_some(place as u32 as usize)
+    }
+
+    pub(crate) fn remember(&self, graph: u32, index: usize) {
+        let place = u64::from(graph) << 32 | index as u64;
+        self.place.store(place, Ordering::Relaxed);
+    }
 }
 
 #[pymethods]
@@ -33,6 +51,7 @@ impl RouteBase {
             codec: Codec::named(codec),
             schema,
             text,
+            place: AtomicU64::new(0),
         }
     }
 

@@ -26,7 +26,7 @@ fn events(sizes: &[usize], from: u64) -> Vec<Arc<Event>> {
             producer: *b"producer",
             incarnation: *b"life0001",
             seq: from + place as u64,
-            payload: Some(Arc::from(vec![(place % 251) as u8 + 1; *size])),
+            payload: Some(vec![(place % 251) as u8 + 1; *size].into()),
             ..Event::default()
         })
     };

@@ -9,6 +9,7 @@ use crate::errors::error;
 use crate::event::Event;
 use crate::graph::{GraphBase, SLICE};
 use crate::route::RouteBase;
+use crate::turn::Full;
 
 /// Publish events derived from these on `sink`, in order, with their values, taints, trace and them as parents.
 #[pyfunction]
@@ -29,7 +30,7 @@ pub(crate) fn derive_all(
     let sources: Vec<_> = sources.iter().map(|event| event.inner.clone()).collect();
     for slice in sources.chunks(SLICE) {
         let mut done = 0;
-        graph.submit(py, &sink.get().text, |engine| {
+        graph.submit(py, &sink.get().text, Full::Wait, |engine| {
             while done < slice.len() {
                 engine.publish_from(index, operator, &slice[done], bits)?;
                 done += 1;

@@ -19,7 +19,8 @@ from meshfold.core.flow import EdgeCounters, EdgeInfo, InletReceipt, Lineage, Pa
 from meshfold.core.graph import Graph
 from meshfold.core.ids import event_id, parse_event_id
 from meshfold.core.inlet import Inlet
-from meshfold.core.pipeline import Pipeline
+from meshfold.core.operator import Operator, OperatorInfo, StageInfo
+from meshfold.core.pipeline import Pipeline, Port, Stage
 from meshfold.core.registry import Action, Taint
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
@@ -43,15 +44,20 @@ __all__ = (
     "Lineage",
     "ManualClock",
     "MeshfoldError",
+    "Operator",
+    "OperatorInfo",
     "ParentRange",
     "PayloadGone",
     "Pipeline",
+    "Port",
     "QueueFull",
     "Route",
     "Schema",
     "SchemaMismatch",
     "SeqRange",
     "SpanRecord",
+    "Stage",
+    "StageInfo",
     "StoreDamaged",
     "Stream",
     "Subscription",

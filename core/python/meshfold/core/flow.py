@@ -43,12 +43,13 @@ class EdgeCounters:
 
 @dataclass(frozen=True, slots=True)
 class EdgeInfo:
-    """One edge of a graph."""
+    """One edge of a graph; `operator` is the number of the operator it feeds, if it feeds one."""
 
     name: str
     kind: str
     route: str
     counters: EdgeCounters
+    operator: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

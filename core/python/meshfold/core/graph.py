@@ -19,6 +19,7 @@ from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
+from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.pipeline import Pipeline
 from meshfold.core.ports import Clock
 from meshfold.core.route import Route
@@ -176,7 +177,7 @@ class Graph(GraphBase):
 
     def pipe(self, r: Route[T]) -> Pipeline[T]:
         """Begin a pipeline: `.map(f)`, `.filter(f)`, ended by `.into(route)` or `.observe(fn)`."""
-        return Pipeline(self, r, ())
+        return Pipeline(self, r)
 
     def configure_retention(
         self, r: Route[Any], *, history: int = 8, max_bytes: int | None = None, max_age: float | None = None
@@ -203,10 +204,15 @@ class Graph(GraphBase):
 
     def edges(self) -> list[EdgeInfo]:
         """Every observer, stream, pipeline, connection and tap with its counters."""
+        inputs = {edge: row[0] for row in self.node_rows() for edge in row[10]}
         return [
-            EdgeInfo(name, label, r.text if r is not None else "", EdgeCounters(*row))
-            for _, name, label, r, row in self.edge_rows()
+            EdgeInfo(name, label, r.text, EdgeCounters(*row), inputs.get(number))
+            for number, name, label, r, row in self.edge_rows()
         ]
+
+    def operators(self) -> list[OperatorInfo]:
+        """Every installed operator with its stages, routes and counters, in the order they were installed."""
+        return operator_rows(self)
 
     def counters_of(self, edge: int) -> EdgeCounters:
         """The counters of one edge; zeros once it is closed."""

@@ -1,0 +1,141 @@
+//! Making events: numbers, traces, parents and taints, before anything is delivered (S2, S28, S30).
+
+use std::sync::Arc;
+
+use super::{Engine, Input};
+use crate::event::{Event, EventId, add_parent, root_trace};
+use crate::operator::Item;
+use crate::payload::Payload;
+use crate::registry::LINEAGE_TRUNCATED;
+use crate::taint;
+
+impl Engine {
+    fn next_id(&self, route: usize) -> EventId {
+        EventId {
+            producer: self.producer,
+            incarnation: self.incarnation,
+            route: self.routes[route].tag,
+            seq: self.routes[route].next_seq,
+        }
+    }
+
+    /// The next event of a route, as published.
+    pub(super) fn make(&mut self, route: usize, input: Input) -> Arc<Event> {
+        let own = self.next_id(route);
+        let (trace, causality, sampled) = self.chain(own, &input);
+        let mut event = Event {
+            route: own.route,
+            producer: own.producer,
+            incarnation: own.incarnation,
+            seq: own.seq,
+            seq_link: 0,
+            time: input.time,
+            ingest: input.ingest,
+            logical: input.logical,
+            epoch: input.epoch,
+            qos: input.qos,
+            trace,
+            sampled,
+            causality,
+            clock: input.clock,
+            key: input.key,
+            correlation: input.correlation,
+            operator: None,
+            payload_ref: None,
+            guards: input.guards,
+            labels: input.labels,
+            parents: Vec::new(),
+            taints: taint::normalize(input.taints),
+            payload: input.payload,
+        };
+        self.routes[route].next_seq += 1;
+        for id in input.parents {
+            if !add_parent(&mut event.parents, id) {
+                event.taints = taint::join(event.taints, LINEAGE_TRUNCATED);
+            }
+            if let Some(parent) = self.known(id) {
+                event.taints = taint::join(event.taints, parent.taints);
+            }
+        }
+        Arc::new(event)
+    }
+
+    /// The next event of a route, as an operator derived it.
+    pub(super) fn derive(
+        &mut self,
+        route: usize,
+        item: Item,
+        payload: Option<Payload>,
+        operator: &Arc<str>,
+    ) -> Arc<Event> {
+        let own = self.next_id(route);
+        // S30: inputs of one trace go on in it, inputs of several begin a new one.
+        let (trace, causality) = if item.lineage.mixed {
+            (root_trace(&own), item.id)
+        } else {
+            (item.lineage.trace, item.lineage.causality)
+        };
+        let mut parents = item.lineage.parents;
+        if parents.is_empty() {
+            parents = vec![item.id.range()];
+        }
+        self.routes[route].next_seq += 1;
+        Arc::new(Event {
+            route: own.route,
+            producer: own.producer,
+            incarnation: own.incarnation,
+            seq: own.seq,
+            seq_link: 0,
+            time: item.time,
+            ingest: item.ingest,
+            logical: item.logical,
+            epoch: item.epoch,
+            qos: item.qos,
+            trace,
+            sampled: item.lineage.sampled,
+            causality: Some(causality),
+            clock: item.clock,
+            key: item.key,
+            correlation: item.correlation,
+            operator: Some(operator.clone()),
+            payload_ref: None,
+            guards: Vec::new(),
+            labels: item.labels,
+            parents,
+            taints: taint::normalize(item.taints),
+            payload,
+        })
+    }
+
+    /// A retained event, or one that waits for its turn.
+    fn known(&self, id: EventId) -> Option<&Arc<Event>> {
+        let waiting = || self.input.iter().rev().map(|(_, event)| event);
+        self.find(id)
+            .or_else(|| waiting().find(|event| event.id() == id))
+    }
+
+    /// Trace, causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs of several begin a
+    /// new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
+    fn chain(&mut self, own: EventId, input: &Input) -> ([u8; 16], Option<EventId>, bool) {
+        let (mut found, mut mixed, mut sampled) = (None, false, false);
+        for id in &input.parents {
+            if let Some(event) = self.known(*id) {
+                sampled |= event.sampled;
+                match &found {
+                    None => found = Some((event.trace, event.causality.unwrap_or(*id))),
+                    Some((trace, _)) => mixed |= *trace != event.trace,
+                }
+            }
+        }
+        let last = input.parents.last().copied();
+        match found {
+            Some((trace, causality)) if !mixed => (trace, Some(causality), sampled),
+            Some(_) => (root_trace(&own), last, sampled),
+            None => {
+                let trace = root_trace(&own);
+                let sampled = self.tracer.decide(&trace, input.ingest);
+                (trace, last, sampled)
+            }
+        }
+    }
+}

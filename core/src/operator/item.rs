@@ -1,0 +1,133 @@
+//! What flows between the stages of a node: a value, where it comes from, and what taints it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, EventId, ParentRange, add_range};
+use crate::registry::LINEAGE_TRUNCATED;
+use crate::taint;
+use crate::value::Value;
+
+/// One record on its way through a node. It is plain data, so a checkpoint can hold it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Item {
+    /// The value.
+    pub value: Value,
+    /// The event it entered as, or the one that caused it to be emitted.
+    pub id: EventId,
+    /// The edge it entered by; 0 once it is no longer one event that came in.
+    pub edge: u32,
+    /// Device time, ns.
+    pub time: i64,
+    /// When the host took in what caused it, ns: the engine's notion of now.
+    pub ingest: i64,
+    /// Logical time; of a window, its revision.
+    pub logical: u64,
+    /// Control epoch.
+    pub epoch: u64,
+    /// Quality-of-service class.
+    pub qos: u8,
+    /// Partition key.
+    pub key: Option<Arc<str>>,
+    /// Clock domain of `time`.
+    pub clock: Option<Arc<str>>,
+    /// What request or job it belongs to.
+    pub correlation: Option<Arc<str>>,
+    /// Security labels, joined over all inputs.
+    pub labels: Vec<Arc<str>>,
+    /// Taint bits.
+    pub taints: u64,
+    /// Where it comes from.
+    pub lineage: Lineage,
+}
+
+/// Trace, causality and parents of what becomes of an item (S30).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The trace of all inputs, or of the last where they differ.
+    pub trace: [u8; 16],
+    /// The inputs were of different traces: what comes of them begins a new one.
+    pub mixed: bool,
+    /// The trace of an input is recorded.
+    pub sampled: bool,
+    /// Where the chain began.
+    pub causality: EventId,
+    /// Parents; empty stands for the one event of the item's id.
+    pub parents: Vec<ParentRange>,
+}
+
+impl Item {
+    /// The item of an event that came in by an edge.
+    pub fn enter(event: &Event, value: Value, edge: u32) -> Self {
+        let id = event.id();
+        Self {
+            value,
+            id,
+            edge,
+            time: event.time,
+            ingest: event.ingest,
+            logical: event.logical,
+            epoch: event.epoch,
+            qos: event.qos,
+            key: event.key.clone(),
+            clock: event.clock.clone(),
+            correlation: event.correlation.clone(),
+            labels: event.labels.clone(),
+            taints: event.taints,
+            lineage: Lineage {
+                trace: event.trace,
+                mixed: false,
+                sampled: event.sampled,
+                causality: event.causality.unwrap_or(id),
+                parents: Vec::new(),
+            },
+        }
+    }
+
+    /// The same with another value.
+    #[must_use]
+    pub fn with(mut self, value: Value) -> Self {
+        self.value = value;
+        self
+    }
+
+    /// Also a result of `other`: both are parents, taints are joined (S28, S30).
+    pub fn also(&mut self, other: &Self) {
+        if self.lineage.parents.is_empty() {
+            self.lineage.parents.push(self.id.range());
+        }
+        let whole = if other.lineage.parents.is_empty() {
+            add_range(&mut self.lineage.parents, other.id.range())
+        } else {
+            other
+                .lineage
+                .parents
+                .iter()
+                .all(|range| add_range(&mut self.lineage.parents, *range))
+        };
+        self.taints = taint::join(self.taints, other.taints);
+        if !whole {
+            self.taints = taint::join(self.taints, LINEAGE_TRUNCATED);
+        }
+        for label in &other.labels {
+            if !self.labels.contains(label) {
+                self.labels.push(label.clone());
+            }
+        }
+        self.lineage.sampled |= other.lineage.sampled;
+        self.lineage.mixed |= other.lineage.mixed || other.lineage.trace != self.lineage.trace;
+    }
+
+    /// Add marks of the operator's own (S28).
+    pub fn mark(&mut self, taints: u64) {
+        self.taints = taint::join(self.taints, taints);
+    }
+
+    /// No longer one event that came in: what becomes of it is not counted on the edge.
+    #[must_use]
+    pub fn made(mut self) -> Self {
+        self.edge = 0;
+        self
+    }
+}

@@ -1,0 +1,170 @@
+//! Operators: what a node of the graph does with the items that reach it.
+//!
+//! An operator is a state machine: an item on a port in, items out. It reads no clock (time is in the items, and in
+//! `on_time` where it asked for it), calls no foreign code, and keeps bounded state. To add one: a file beside this one
+//! with a `build`, and a line in `build` below. The README of the room has an example.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Config;
+
+use crate::registry::DropReason;
+
+mod distinct;
+pub mod item;
+
+pub use item::{Item, Lineage};
+
+/// Why an operator cannot be made, or its state not be read; says which field is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildError(pub String);
+
+/// A stage that runs in the engine.
+pub trait Operator: Send {
+    /// Names of the input ports; the first is the one a pipeline enters by.
+    fn ports(&self) -> &'static [&'static str] {
+        &["in"]
+    }
+
+    /// Names of the outputs beside the main one, such as `late`.
+    fn sides(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Take one item.
+    fn on_item(&mut self, port: usize, item: Item, out: &mut Out);
+
+    /// When `on_time` wants to be called next, in the ns of items' `ingest`.
+    fn deadline(&self) -> Option<i64> {
+        None
+    }
+
+    /// The host's clock has reached `now`.
+    fn on_time(&mut self, _now: i64, _out: &mut Out) {}
+
+    /// Whether what it emits begins a turn of its own, so that it may stand in a cycle (S22).
+    fn boundary(&self) -> bool {
+        false
+    }
+
+    /// Figures worth seeing beside its configuration: depth, credit, open windows.
+    fn gauges(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// The state as bytes, empty where there is none.
+    fn save(&self) -> Result<Vec<u8>, BuildError> {
+        Ok(Vec::new())
+    }
+
+    /// Take over a saved state of an operator with the same configuration.
+    fn load(&mut self, _state: &[u8]) -> Result<(), BuildError> {
+        Ok(())
+    }
+}
+
+/// Where an operator puts what it did.
+#[derive(Debug, Default)]
+pub struct Out {
+    /// What it emits, with the side output, or `MAIN`.
+    pub(crate) items: Vec<(usize, Item)>,
+    pub(crate) moves: Vec<Move>,
+    pub(crate) failures: Vec<String>,
+    pub(crate) more: bool,
+}
+
+/// The main output.
+pub(crate) const MAIN: usize = usize::MAX;
+
+/// What became of an item that came in by an edge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    pub(crate) edge: u32,
+    pub(crate) id: crate::event::EventId,
+    pub(crate) what: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Held,
+    Released,
+    Dropped(DropReason),
+    DroppedHeld(DropReason),
+}
+
+impl Out {
+    /// Give an item to the next stage.
+    pub fn emit(&mut self, item: Item) {
+        self.items.push((MAIN, item));
+    }
+
+    /// Give an item to a side output, by its place in `sides`.
+    pub fn side(&mut self, side: usize, item: Item) {
+        self.items.push((side, item));
+    }
+
+    /// An item that just came in goes nowhere, for a reason that is counted on its edge (S43).
+    pub fn drop(&mut self, reason: DropReason, item: &Item) {
+        self.note(Fate::Dropped(reason), item);
+    }
+
+    /// An item that just came in is kept: its edge counts it as pending.
+    pub fn hold(&mut self, item: &Item) {
+        self.note(Fate::Held, item);
+    }
+
+    /// A held item goes on its way.
+    pub fn release(&mut self, item: &Item) {
+        self.note(Fate::Released, item);
+    }
+
+    /// A held item goes nowhere.
+    pub fn drop_held(&mut self, reason: DropReason, item: &Item) {
+        self.note(Fate::DroppedHeld(reason), item);
+    }
+
+    /// The item could not be worked on; counted as a failure of the node and told on the debug plane (S4).
+    pub fn fail(&mut self, why: impl Into<String>) {
+        self.failures.push(why.into());
+    }
+
+    /// Whether another item waits for this node on another port in the same turn: a join that waits for it sees no
+    /// mixture of before and after.
+    pub fn more_on_other_ports(&self) -> bool {
+        self.more
+    }
+
+    fn note(&mut self, what: Fate, item: &Item) {
+        let (edge, id) = (item.edge, item.id);
+        self.moves.push(Move { edge, id, what });
+    }
+}
+
+/// Read an operator's configuration; unknown and missing fields are errors that name them.
+pub fn config<T: DeserializeOwned>(config: &Config) -> Result<T, BuildError> {
+    let empty = Config::Object(serde_json::Map::new());
+    let config = if config.is_null() { &empty } else { config };
+    T::deserialize(config).map_err(|error| BuildError(error.to_string()))
+}
+
+/// State to bytes.
+pub fn save<T: serde::Serialize>(state: &T) -> Result<Vec<u8>, BuildError> {
+    postcard::to_stdvec(state).map_err(|_| {
+        BuildError(
+            "its state holds objects that only this process knows: give the map before it a schema"
+                .into(),
+        )
+    })
+}
+
+/// State from bytes.
+pub fn load<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BuildError> {
+    postcard::from_bytes(bytes).map_err(|error| BuildError(format!("not its state: {error}")))
+}
+
+/// Make the operator of a kind. `null` stands for an empty configuration.
+pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError> {
+    match kind {
+        "distinct" => distinct::build(with),
+        _ => Err(BuildError(format!("unknown operator {kind}"))),
+    }
+}

@@ -1,0 +1,111 @@
+//! The bytes of one value: short ones are held in place, longer ones are a part of a shared buffer.
+//!
+//! A float costs no allocation, and a batch of a thousand records one.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Bytes held without an allocation.
+pub const INLINE_BYTES: usize = 22;
+
+/// Immutable bytes, cheap to clone.
+#[derive(Clone)]
+pub struct Payload(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Inline(u8, [u8; INLINE_BYTES]),
+    Shared(Arc<[u8]>, u32, u32),
+}
+
+impl Payload {
+    /// Copy the bytes.
+    pub fn copy(bytes: &[u8]) -> Self {
+        if bytes.len() > INLINE_BYTES {
+            return Self::from(Arc::<[u8]>::from(bytes));
+        }
+        let mut data = [0; INLINE_BYTES];
+        data[..bytes.len()].copy_from_slice(bytes);
+        Self(Bytes::Inline(bytes.len() as u8, data))
+    }
+
+    /// The eight bytes of a number.
+    pub fn eight(bytes: [u8; 8]) -> Self {
+        let mut data = [0; INLINE_BYTES];
+        data[..8].copy_from_slice(&bytes);
+        Self(Bytes::Inline(8, data))
+    }
+
+    /// A part of a shared buffer; short parts are copied, so that they do not keep the buffer alive.
+    pub fn part(buffer: &Arc<[u8]>, start: usize, len: usize) -> Self {
+        if len <= INLINE_BYTES {
+            return Self::copy(&buffer[start..start + len]);
+        }
+        match (u32::try_from(start), u32::try_from(len)) {
+            (Ok(start), Ok(len)) => Self(Bytes::Shared(buffer.clone(), start, len)),
+            _ => Self::copy(&buffer[start..start + len]),
+        }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Inline(len, data) => &data[..usize::from(*len)],
+            Bytes::Shared(buffer, start, len) => {
+                &buffer[*start as usize..*start as usize + *len as usize]
+            }
+        }
+    }
+}
+
+impl From<Arc<[u8]>> for Payload {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        // A value is at most 64 MiB; a longer buffer would be a part that is cut.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        Self(Bytes::Shared(bytes, 0, len))
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        Self::copy(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::copy(&bytes)
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl Eq for Payload {}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(Self::from)
+    }
+}

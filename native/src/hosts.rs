@@ -1,0 +1,104 @@
+//! What the graph calls for its edges and nodes: observers, functions of stages, wake-ups.
+
+use meshfold_core::engine::{Call, Outcome};
+use meshfold_core::value::Value;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::codec::encode;
+use crate::graph::GraphBase;
+use crate::route::RouteBase;
+use crate::values::{give, take};
+
+/// What the host does for an edge or a node.
+pub(crate) enum Host {
+    Observe(Py<PyAny>),
+    Node(Functions),
+    Wake(Option<Py<PyAny>>),
+}
+
+/// The foreign functions of a node: for each foreign stage a run of them, and what takes the results.
+pub(crate) struct Functions {
+    pub(crate) stages: Vec<Vec<Function>>,
+    pub(crate) sink: Option<(u32, Py<RouteBase>)>,
+    pub(crate) observer: Option<Py<PyAny>>,
+}
+
+/// How a function is called and what its result means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The result takes the place of the value.
+    Map,
+    /// The value goes on if the result is true.
+    Filter,
+    /// The result is iterated; each item goes on.
+    FlatMap,
+    /// As `Map`; called with the items of the value as arguments.
+    Spread,
+}
+
+pub(crate) struct Function {
+    pub(crate) way: Way,
+    pub(crate) call: Py<PyAny>,
+}
+
+impl Way {
+    pub(crate) fn named(name: &str) -> PyResult<Self> {
+        match name {
+            "map" => Ok(Self::Map),
+            "filter" => Ok(Self::Filter),
+            "flat_map" => Ok(Self::FlatMap),
+            "spread" => Ok(Self::Spread),
+            _ => Err(PyValueError::new_err(format!(
+                "unknown way to call a function: {name}"
+            ))),
+        }
+    }
+}
+
+impl Functions {
+    /// Run what a call asks for. `Err` is what the function raised.
+    pub(crate) fn run(&self, py: Python<'_>, graph: &GraphBase, call: &Call) -> PyResult<Outcome> {
+        let value = give(py, &call.item.value, &|index| graph.route_at(py, index))?;
+        let Some(function) = call.function else {
+            return self.end(py, value.bind(py));
+        };
+        let mut value = value;
+        for function in self.stages.get(function).into_iter().flatten() {
+            let result = if function.way == Way::Spread {
+                function.call.call1(py, value.bind(py).cast::<PyTuple>()?)?
+            } else {
+                function.call.call1(py, (&value,))?
+            };
+            match function.way {
+                Way::Map | Way::Spread => value = result,
+                Way::Filter => {
+                    if !result.bind(py).is_truthy()? {
+                        return Ok(Outcome::Discard);
+                    }
+                }
+                Way::FlatMap => {
+                    let items = result.bind(py).try_iter()?;
+                    let taken: PyResult<Vec<Value>> =
+                        items.map(|item| Ok(take(&item?, &graph.grave))).collect();
+                    return Ok(Outcome::Values(taken?));
+                }
+            }
+        }
+        Ok(Outcome::Value(take(value.bind(py), &graph.grave)))
+    }
+
+    fn end(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+        if let Some(observer) = &self.observer {
+            observer.call1(py, (value,))?;
+        }
+        match &self.sink {
+            Some((index, sink)) => {
+                let payload = encode(sink.get(), value)?;
+                Ok(Outcome::Value(Value::Encoded(payload, *index, false)))
+            }
+            None => Ok(Outcome::Discard),
+        }
+    }
+}

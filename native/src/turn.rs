@@ -1,0 +1,201 @@
+//! Running the turn: one thread at a time does what the engine says (S3).
+//!
+//! Rules: no Python object is released and no Python called while the engine's lock is held; the interpreter lock is
+//! never held while waiting.
+
+use std::time::Duration;
+
+use meshfold_core::engine::{Call, Engine, INPUT_EVENTS_MAX, Outcome, Refused, Step};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+
+use crate::errors::error;
+use crate::graph::{FAILURES_MAX, GraphBase, locked};
+use crate::hosts::Host;
+
+/// What to do when the input queue has no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// Wait without the interpreter lock.
+    Wait,
+    /// Raise `WouldBlock`.
+    Raise,
+}
+
+impl GraphBase {
+    /// Queue numbered events for their turn, then run the turn unless another thread does (S3).
+    pub(crate) fn submit(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        full: Full,
+        mut put: impl FnMut(&mut Engine) -> Result<(), Refused>,
+    ) -> PyResult<()> {
+        loop {
+            let mut state = self.state();
+            let refused = match put(&mut state.engine) {
+                Ok(()) => {
+                    drop(state);
+                    return self.run(py);
+                }
+                Err(refused) => refused,
+            };
+            let inside = state.owner == Some(std::thread::current().id());
+            drop(state);
+            match refused {
+                Refused::Full if inside || full == Full::Raise => {
+                    return Err(no_room(py, text, inside));
+                }
+                Refused::Full => {
+                    py.detach(|| {
+                        let state = self.state();
+                        if state.engine.room() == 0 {
+                            drop(self.changed.wait_timeout(state, Duration::from_millis(100)));
+                        }
+                    });
+                    py.check_signals()?;
+                }
+                Refused::Batch(why) => {
+                    let what = format!("not a batch: {}", why.0);
+                    return Err(error(py, "DecodeError", &what, "", ("reason", "batch")));
+                }
+                Refused::Producers => {
+                    let what = "too many producers on one route";
+                    return Err(error(py, "DecodeError", what, "", ("reason", "limit")));
+                }
+            }
+        }
+    }
+
+    /// Run the turn unless another thread does, or nothing is to be done.
+    pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let mut state = self.state();
+        if state.owner.is_some() || state.engine.idle() {
+            return Ok(());
+        }
+        state.owner = Some(std::thread::current().id());
+        drop(state);
+        self.turn(py)
+    }
+
+    /// Run the turn to its end. An exception that is no `Exception` (Ctrl-C) is raised after it.
+    fn turn(&self, py: Python<'_>) -> PyResult<()> {
+        let mut interrupted = None;
+        let mut traced = false;
+        loop {
+            // Only a sampled event asks for the time after each step; a clock that fails costs a duration, no event.
+            let now = traced.then(|| self.now(py).ok()).flatten();
+            let mut state = self.state();
+            if let Some(now) = now {
+                state.engine.tracer.tick(now);
+            }
+            let step = state.engine.step();
+            traced = state.engine.tracer.is_open();
+            if matches!(step, Step::Idle) {
+                state.owner = None;
+            }
+            let room = state.engine.room() > 0;
+            drop(state);
+            match step {
+                Step::Idle => {
+                    self.changed.notify_all();
+                    self.grave.empty();
+                    self.wake_waiting(py, &mut interrupted);
+                    return interrupted.map_or(Ok(()), Err);
+                }
+                Step::Ready(edge) => {
+                    self.changed.notify_all();
+                    if let Some(Host::Wake(Some(wake))) = self.host(edge).as_deref() {
+                        let result = wake.call0(py).map(|_| ());
+                        self.note(py, edge, result, &mut interrupted);
+                    }
+                }
+                Step::Observe(edge, event) => {
+                    if let Some(Host::Observe(callback)) = self.host(edge).as_deref() {
+                        let result = self
+                            .event(py, event)
+                            .and_then(|event| callback.call1(py, (event,)).map(|_| ()));
+                        self.note(py, edge, result, &mut interrupted);
+                    }
+                }
+                Step::Apply(call) => self.apply(py, *call, &mut interrupted),
+                Step::Failed(id, why) => self.keep_failure(id, why),
+            }
+            if room {
+                self.wake_waiting(py, &mut interrupted);
+            }
+        }
+    }
+
+    fn apply(&self, py: Python<'_>, call: Call, interrupted: &mut Option<PyErr>) {
+        let host = self.host(call.node);
+        let outcome = match host.as_deref() {
+            Some(Host::Node(functions)) => match functions.run(py, self, &call) {
+                Ok(outcome) => outcome,
+                Err(failure) if failure.is_instance_of::<PyException>(py) => {
+                    Outcome::Failed(failure.to_string())
+                }
+                Err(failure) => {
+                    interrupted.get_or_insert(failure);
+                    Outcome::Discard
+                }
+            },
+            _ => Outcome::Discard,
+        };
+        self.state().engine.resume(call, outcome);
+        self.grave.empty();
+    }
+
+    /// A failing observer is isolated: counted and kept, the others go on (S4).
+    pub(crate) fn note(
+        &self,
+        py: Python<'_>,
+        edge: u32,
+        result: PyResult<()>,
+        interrupted: &mut Option<PyErr>,
+    ) {
+        let Err(failure) = result else { return };
+        if !failure.is_instance_of::<PyException>(py) {
+            interrupted.get_or_insert(failure);
+            return;
+        }
+        self.keep_failure(edge, failure.to_string());
+    }
+
+    fn keep_failure(&self, id: u32, text: String) {
+        let name = self.state().engine.name(id);
+        let mut failures = locked(&self.failures);
+        failures.0 += 1;
+        if failures.1.len() >= FAILURES_MAX {
+            failures.1.pop_front();
+        }
+        failures.1.push_back((name, text));
+    }
+
+    /// Tell those who wait for room without blocking a thread.
+    fn wake_waiting(&self, py: Python<'_>, interrupted: &mut Option<PyErr>) {
+        if !self.waiting.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        let calls = std::mem::take(&mut *locked(&self.rooms));
+        self.waiting
+            .store(false, std::sync::atomic::Ordering::Release);
+        for call in calls {
+            let result = call.call0(py).map(|_| ());
+            self.note(py, 0, result, interrupted);
+        }
+    }
+}
+
+fn no_room(py: Python<'_>, text: &str, inside: bool) -> PyErr {
+    let what = format!("the input queue of the graph is full ({INPUT_EVENTS_MAX} events)");
+    let (class, fix) = if inside {
+        ("QueueFull", "publish less inside an observer")
+    } else {
+        (
+            "WouldBlock",
+            "publish waits for room, apublish too without blocking the event loop",
+        )
+    };
+    error(py, class, &what, fix, ("route", text))
+}

@@ -1,0 +1,101 @@
+//! Values of operators to Python and back. What the engine does not know travels as an object of ours.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use meshfold_core::value::{Object, Value};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
+
+use crate::codec::decode;
+use crate::route::RouteBase;
+
+/// Python objects that the engine let go of. Releasing one may run code, so it waits until no lock is held.
+#[derive(Clone, Default)]
+pub(crate) struct Grave(Arc<Mutex<Vec<Py<PyAny>>>>);
+
+impl Grave {
+    /// Release what lies here. No lock may be held.
+    pub(crate) fn empty(&self) {
+        let released = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(released);
+    }
+}
+
+struct Held {
+    object: Option<Py<PyAny>>,
+    grave: Grave,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            let mut grave = self.grave.0.lock().unwrap_or_else(PoisonError::into_inner);
+            grave.push(object);
+        }
+    }
+}
+
+/// A Python value for the engine.
+pub(crate) fn take(value: &Bound<'_, PyAny>, grave: &Grave) -> Value {
+    if let Ok(float) = value.cast_exact::<PyFloat>() {
+        return Value::Float(float.value());
+    }
+    if let Ok(truth) = value.cast_exact::<PyBool>() {
+        return Value::Bool(truth.is_true());
+    }
+    if let Ok(int) = value.cast_exact::<PyInt>()
+        && let Ok(int) = int.extract()
+    {
+        return Value::Int(int);
+    }
+    if let Ok(text) = value.cast_exact::<PyString>()
+        && let Ok(text) = text.to_cow()
+    {
+        return Value::Str(text.as_ref().into());
+    }
+    if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        return Value::Bytes(bytes.as_bytes().into());
+    }
+    if value.is_none() {
+        return Value::None;
+    }
+    let object = Some(value.clone().unbind());
+    let grave = grave.clone();
+    Value::Object(Object(Arc::new(Held { object, grave })))
+}
+
+/// A value of the engine for Python; `routes` decode what still lies as bytes.
+pub(crate) fn give(
+    py: Python<'_>,
+    value: &Value,
+    route: &dyn Fn(u32) -> Option<Py<RouteBase>>,
+) -> PyResult<Py<PyAny>> {
+    Ok(match value {
+        Value::None => py.None(),
+        Value::Float(float) => PyFloat::new(py, *float).into_any().unbind(),
+        Value::Int(int) => int.into_pyobject(py)?.into_any().unbind(),
+        Value::Bool(truth) => PyBool::new(py, *truth).to_owned().into_any().unbind(),
+        Value::Str(text) => PyString::new(py, text).into_any().unbind(),
+        Value::Bytes(bytes) => PyBytes::new(py, bytes).into_any().unbind(),
+        Value::Json(text) => {
+            let decoder = py.import("msgspec.json")?.getattr("decode")?;
+            decoder.call1((PyBytes::new(py, text),))?.unbind()
+        }
+        Value::Encoded(payload, index, _) => match route(*index) {
+            Some(route) => decode(py, route.get(), payload)?,
+            None => py.None(),
+        },
+        Value::List(values) => {
+            let items: PyResult<Vec<_>> =
+                values.iter().map(|value| give(py, value, route)).collect();
+            PyTuple::new(py, items?)?.into_any().unbind()
+        }
+        Value::Object(object) => match object.0.downcast_ref::<Held>() {
+            Some(Held {
+                object: Some(object),
+                ..
+            }) => object.clone_ref(py),
+            _ => py.None(),
+        },
+    })
+}
