@@ -129,7 +129,13 @@ class Pipeline(Generic[T]):
                 }
                 inputs.append(entry)
             sides += [{"stage": number, "side": side, "route": place(r)} for side, r in stage.sides.items()]
-        spec: dict[str, Any] = {"name": name, "label": self._label, "stages": stages, "inputs": inputs, "sides": sides}
+        spec: dict[str, Any] = {
+            "name": name,
+            "label": self._label,
+            "stages": stages,
+            "inputs": inputs,
+            "sides": sides,
+        }
         if sink is not None:
             spec["sink"] = place(sink)
         return Operator(self._graph, self._graph.install(json.dumps(spec), routes, functions, observer))
