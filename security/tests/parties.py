@@ -9,6 +9,7 @@ from meshfold.core.registry import Action
 from meshfold.security import (
     Authority,
     Capability,
+    Epochs,
     EventFrame,
     Grant,
     GrantBook,
@@ -17,6 +18,7 @@ from meshfold.security import (
     KeyTree,
     NodeKeys,
     Opener,
+    Raise,
     Sealer,
 )
 
@@ -98,6 +100,7 @@ class Mesh:
         self.roots = frozenset({self.authority.grant_pub})
         self.book = GrantBook(CLUSTER, self.roots, clock=self.clock, directory=self.identities.get)
         self.tree = KeyTree.generate(CLUSTER)
+        self.epochs = Epochs()
         self.voter = Party(self, "voter")
         self.voters = {self.voter.identity.tag: self.voter.identity}
         self.edge = Party(self, "edge", Capability(Action.OWN, "read.logical.edge.>"))
@@ -119,5 +122,19 @@ class Mesh:
     def packet(self, party: Party) -> bytes:
         """A key packet for all grants of a party."""
         return self.tree.packet(
-            self.voter.keys, self.voter.identity, party.identity, party.grants, hlc=self.clock.ms << 16
+            self.voter.keys,
+            self.voter.identity,
+            party.identity,
+            party.grants,
+            hlc=self.clock.ms << 16,
+            epochs=self.epochs,
         )
+
+    def rotate(self, path: tuple[str, ...], *, in_ms: int = 0) -> None:
+        """Raise the epoch of a node; parties learn of it when a test tells them."""
+        node, vector = self.epochs.next_of(path)
+        if not node and not self.tree.store.has_root(vector[0]):
+            self.tree.store.draw_roots(vector[0])
+        kc = self.tree.commitments(node, vector)
+        one = Raise(node, vector[-1], self.clock.ms + in_ms, self.book.policy.epoch, kc, above=vector[:-1])
+        self.epochs = self.epochs.with_raise(one, self.clock.ms)

@@ -16,6 +16,7 @@ from meshfold.core.errors import DecodeError, FrameRejected
 from meshfold.core.registry import Action, FrameKind
 from meshfold.security import Capability
 from meshfold.security.compress import SECTION_BYTES_MAX, unpack
+from meshfold.security.replay import SEQ_GAP_MAX
 from meshfold.security.seal import SIG_DOMAIN, signed_bytes
 from parties import NOW_MS, OTHER, SECRET, Mesh, Party
 
@@ -77,7 +78,7 @@ def test_hw11_every_flipped_bit_is_refused(row: Row, mesh: Mesh) -> None:
 
 _ANY = (
     *("magic", "version", "flags", "suite", "kind", "ext", "size", "route", "epoch", "policy", "unsigned"),
-    *("sig", "tag", "replay", "age", "incarnation", "clock", "short", "member", "limit"),
+    *("sig", "tag", "replay", "age", "incarnation", "clock", "short", "member", "limit", "gap"),
 )
 
 
@@ -135,11 +136,13 @@ def test_hw19_sequence_zero_and_the_last_counter_are_refused(row: Row, mesh: Mes
     row.refuses(last, "limit")
 
 
-def test_hw20_a_sequence_jump_is_accepted_once(row: Row, mesh: Mesh) -> None:
-    """The jump is the sender's word, under its signature; what it skips is counted as lost by whoever counts (S43)."""
-    opened = mesh.hub.opener.open_events("d", SECRET, mesh.edge.seal(first_seq=2**40).whole())
-    assert opened.header.first_seq == 2**40
-    row.traffic_flows()
+def test_hw20_a_sequence_jump_beyond_the_limit_is_refused(row: Row, mesh: Mesh) -> None:
+    """A smaller jump is the sender's word, under its signature; what it skips is counted as lost (S43)."""
+    mesh.hub.opener.open_events("d", SECRET, mesh.edge.seal(first_seq=2**20).whole())
+    start = 2**20 + SEQ_GAP_MAX
+    row.refuses((mesh.edge.seal(first_seq=start + by).whole() for by in range(1, 1 + VARIANTS)), "gap")
+    row.refuses((mesh.edge.seal(first_seq=2**40 + by).whole() for by in range(VARIANTS)), "gap")
+    mesh.hub.opener.open_events("d", SECRET, mesh.edge.seal(first_seq=start - 1).whole())
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,23 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from meshfold.core.errors import FrameRejected
 from meshfold.core.registry import FrameKind
 
-__all__ = ("HEADER_BYTES", "SIGNATURE_BYTES", "Flags", "Header")
+__all__ = ("HEADER_BYTES", "SIGNATURE_BYTES", "SUITES", "Cipher", "Flags", "Header")
 
 HEADER_BYTES: Final = 96
 SIGNATURE_BYTES: Final = 64
 FRAME_BYTES_MAX: Final = 1024 * 1024
 SUITE_AES_256_GCM: Final = 1
+SUITE_CHACHA20_POLY1305: Final = 2
+#: The AEAD of a mesh; there is no negotiation, the policy record fixes it.
+SUITES: Final[dict[int, type[AESGCM | ChaCha20Poly1305]]] = {
+    SUITE_AES_256_GCM: AESGCM,
+    SUITE_CHACHA20_POLY1305: ChaCha20Poly1305,
+}
+Cipher = AESGCM | ChaCha20Poly1305
 _FORM: Final = struct.Struct(">2sBBBBH8s8s8sQIIQQII8s14sH")
 
 
@@ -78,7 +86,7 @@ class Header:
     def parse(cls, frame: bytes) -> Header:
         """Read the header of a frame.
 
-        :raises FrameRejected: with reason `short`, `size`, `magic`, `version`, `flags`, `suite`, `kind`, `epoch` or `ext`
+        :raises FrameRejected: with reason `short`, `size`, `magic`, `version`, `flags`, `suite`, `kind` or `ext`
         """
         if len(frame) < HEADER_BYTES:
             raise FrameRejected("short", f"{len(frame)} bytes")
@@ -92,14 +100,12 @@ class Header:
             raise FrameRejected("version", str(version))
         if flags & ~Flags.ALL:
             raise FrameRejected("flags", hex(flags))
-        if suite != SUITE_AES_256_GCM:
+        if suite not in SUITES:
             raise FrameRejected("suite", str(suite))
         try:
             kind = FrameKind(kind)
         except ValueError:
             raise FrameRejected("kind", str(kind)) from None
-        if fields[17] != bytes(14):
-            raise FrameRejected("epoch", "key epochs")
         if fields[18] != 0:
             raise FrameRejected("ext", "reserved bytes")
-        return cls(flags, kind, n_events, *fields[6:17])
+        return cls(flags, kind, n_events, *(*fields[6:17], suite, fields[17]))

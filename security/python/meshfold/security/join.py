@@ -209,7 +209,7 @@ def open_answer(data: bytes, token: JoinToken, keys: NodeKeys, body: bytes) -> t
         raise FrameRejected("kind", "join answer")
     try:
         inner = wrap_suite().decrypt(
-            data[1:], keys.wrap_private, info=ANSWER_DOMAIN + token.cluster + token.id
+            data[1:], keys.wrap_privates[0], info=ANSWER_DOMAIN + token.cluster + token.id
         )
     except (InvalidTag, ValueError):
         raise FrameRejected("unwrap", "join answer") from None

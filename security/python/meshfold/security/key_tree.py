@@ -2,17 +2,15 @@
 
     K(child) = HKDF-SHA256(K(parent), info = "MF1 key" || class || path || epoch of the child)
 
-A grant for a prefix gets that prefix's key, so there is one wrap per (grantee, pattern), however many routes. `path` is
-length-prefixed tokens. Epochs stand in one vector along the path: root, then six tokens.
+A grant for a prefix gets that prefix's key, so there is one wrap per grantee, however many routes. `path` is
+length-prefixed tokens. Epochs stand in one vector along the path (`meshfold.security.epochs`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives import hpke
@@ -20,24 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from meshfold.core.registry import Action
+from meshfold.security.capability import pattern_covers
+from meshfold.security.epochs import DEPTH, Epochs, Vector
 from meshfold.security.grant import Grant
 from meshfold.security.identity import Identity
-from meshfold.security.keys import NodeKeys, load_secret, save_secret
+from meshfold.security.key_store import CLASSES, KeyStore
+from meshfold.security.keys import NodeKeys
 
-__all__ = (
-    "CLASSES",
-    "EPOCHS_ZERO",
-    "KeyTree",
-    "child_key",
-    "commitment",
-    "derive",
-    "encode_path",
-    "wrap_suite",
-)
+__all__ = ("CLASSES", "KeyTree", "child_key", "commitment", "derive", "encode_path", "wrap_suite")
 
-#: m metadata, d payload, x debug
-CLASSES: Final = ("m", "d", "x")
-EPOCHS_ZERO: Final = (0, 0, 0, 0, 0, 0, 0)
 PACKET_DOMAIN: Final = b"MF1 keys"
 
 _ACTION_CLASSES: Final = {
@@ -46,6 +35,9 @@ _ACTION_CLASSES: Final = {
     Action.DEBUG_READ: ("x",),
     Action.OWN: ("m", "d", "x"),
 }
+#: Actions that come with keys: revoking one of them rotates the node of its pattern.
+KEYED: Final = Action.META_READ | Action.PAYLOAD_OPEN | Action.DEBUG_READ | Action.OWN
+Slot = tuple[str, tuple[str, ...], Vector]
 
 
 def wrap_suite() -> hpke.Suite:
@@ -79,66 +71,115 @@ def commitment(key_class: str, tokens: Sequence[str], epochs: Sequence[int], key
     return hashlib.sha256(b"MF1 commit" + key_class.encode() + encode_path(tokens) + vector + key).digest()
 
 
-class KeyTree:
-    """The voter's side: roots, members' key, and packets for grantees. Prints as REDACTED."""
+def path_of(pattern: str) -> tuple[str, ...]:
+    """The node of the tree that a grant pattern names."""
+    return tuple(token for token in pattern.split(".") if token != ">")
 
-    def __init__(self, cluster: bytes, roots: dict[str, bytes], members: bytes) -> None:
+
+class KeyTree:
+    """The voter's side: derives keys from the roots in a store, and packs them for grantees. Prints as REDACTED."""
+
+    def __init__(self, cluster: bytes, store: KeyStore) -> None:
         self._cluster = cluster
-        self._roots = roots
-        self._members = members
+        self.store = store
+        #: HPKE wraps made: one for each packet, whatever it holds
+        self.wraps = 0
 
     @classmethod
     def generate(cls, cluster: bytes) -> KeyTree:
-        """Draw fresh roots."""
-        return cls(cluster, {key_class: os.urandom(32) for key_class in CLASSES}, os.urandom(32))
+        """Draw fresh roots, kept in memory."""
+        return cls(cluster, KeyStore.generate())
 
-    def save(self, directory: Path) -> None:
-        """Write the roots, each to a new file of mode 0600."""
-        directory.mkdir(mode=0o700, parents=True)
-        (directory / "cluster").write_bytes(self._cluster)
-        for key_class, key in self._roots.items():
-            save_secret(directory / f"root-{key_class}.key", key)
-        save_secret(directory / "members.key", self._members)
+    def key(self, key_class: str, tokens: Sequence[str], vector: Vector) -> bytes:
+        """The key of a node of the tree under a vector of epochs.
 
-    @classmethod
-    def load(cls, directory: Path) -> KeyTree:
-        """Read what `save` wrote.
-
-        :raises ConfigError: if a file is missing, readable by others, or not a key
+        :raises KeyMissing: if the root of that epoch is gone
         """
-        roots = {key_class: load_secret(directory / f"root-{key_class}.key") for key_class in CLASSES}
-        return cls((directory / "cluster").read_bytes(), roots, load_secret(directory / "members.key"))
+        return derive(self.store.root(key_class, vector[0]), key_class, (), tokens, vector)
 
-    def key(self, key_class: str, tokens: Sequence[str]) -> bytes:
-        """The key of a node of the tree."""
-        return derive(self._roots[key_class], key_class, (), tokens, EPOCHS_ZERO)
+    def commitments(self, tokens: Sequence[str], vector: Vector) -> tuple[bytes, ...]:
+        """kc of a node for each class, as a `Raise` records them."""
+        return tuple(commitment(one, tokens, vector, self.key(one, tokens, vector)) for one in CLASSES)
 
-    def packet(
-        self, keys: NodeKeys, voter: Identity, grantee: Identity, grants: Iterable[Grant], *, hlc: int
-    ) -> bytes:
-        """Seal to `grantee` the keys its grants entitle it to, and the members' key; signed by the voter.
+    def outside_commitments(self, tokens: tuple[str, ...], vector: Vector) -> tuple[bytes, ...]:
+        """The same for a route outside the tree.
 
-        voter_tag 8 | grantee_tag 8 | hlc 8 | box_len 4 | HPKE box | signature 64
-        box: members' key 32 | n 2 | n x (class 1 | n_tokens 1 | path | epochs u16 x (n_tokens + 1) | kc 32 | key 32)
+        :raises KeyMissing: if its keys were shredded
         """
-        entries: dict[tuple[str, tuple[str, ...]], bytes] = {}
+        return tuple(
+            commitment(one, tokens, vector, self.store.outside(one, tokens, vector[-1])) for one in CLASSES
+        )
+
+    def entries(self, grants: Iterable[Grant], epochs: Epochs, now_ms: int) -> dict[Slot, bytes]:
+        """Every key that grants entitle to: of the epochs that are in force, announced, or in their overlap."""
+        found: dict[Slot, bytes] = {}
         for grant in grants:
             for capability in grant.capabilities:
-                tokens = tuple(token for token in capability.pattern.split(".") if token != ">")
-                for action, classes in _ACTION_CLASSES.items():
-                    if capability.actions & action:
-                        for key_class in classes:
-                            entries[key_class, tokens] = self.key(key_class, tokens)
-        body = self._members + struct.pack(">H", len(entries))
-        for (key_class, tokens), key in sorted(entries.items()):
-            epochs = EPOCHS_ZERO[: len(tokens) + 1]
-            body += key_class.encode() + bytes([len(tokens)]) + encode_path(tokens)
-            body += (
-                struct.pack(f">{len(epochs)}H", *epochs) + commitment(key_class, tokens, epochs, key) + key
-            )
+                if not capability.actions & KEYED:
+                    continue
+                classes = {
+                    key_class
+                    for action, held in _ACTION_CLASSES.items()
+                    if capability.actions & action
+                    for key_class in held
+                }
+                path = path_of(capability.pattern)
+                current = epochs.vector(path, now_ms)
+                if len(path) < DEPTH or not epochs.outside(path):
+                    for from_ms, vector in epochs.timeline(path):
+                        if vector == current or from_ms > now_ms:
+                            for key_class in classes:
+                                found[key_class, path, vector] = self.key(key_class, path, vector)
+                self._outside_entries(found, capability.pattern, classes, epochs, now_ms)
+        return found
+
+    def _outside_entries(
+        self, found: dict[Slot, bytes], pattern: str, classes: set[str], epochs: Epochs, now_ms: int
+    ) -> None:
+        """Keys of shreddable routes below a pattern, each wrapped for itself: no other key leads there."""
+        for one in epochs.raises:
+            if not one.shreddable or not pattern_covers(pattern, ".".join(one.path)):
+                continue
+            if one.vector != epochs.vector(one.path, now_ms) and one.activate_ms <= now_ms:
+                continue
+            for key_class in classes:
+                if self.store.holds_outside(key_class, one.path, one.epoch):
+                    found[key_class, one.path, one.vector] = self.store.outside(
+                        key_class, one.path, one.epoch
+                    )
+
+    def packet(
+        self,
+        keys: NodeKeys,
+        voter: Identity,
+        grantee: Identity,
+        grants: Iterable[Grant],
+        *,
+        hlc: int,
+        epochs: Epochs | None = None,
+    ) -> bytes:
+        """Seal to `grantee` the keys its grants entitle it to, and the members' keys; signed by the voter.
+
+        voter_tag 8 | grantee_tag 8 | hlc 8 | box_len 4 | HPKE box | signature 64
+        box: n_members 1 | n x (epoch 2 | activate_ms 8 | key 32)
+             | n 2 | n x (class 1 | n_tokens 1 | path | epochs u16 x (n_tokens + 1) | kc 32 | key 32)
+        """
+        found = self.entries(grants, epochs or Epochs(), hlc >> 16)
+        members = self.store.members()
+        body = bytes([len(members)])
+        for epoch, activate_ms, key in members:
+            body += struct.pack(">HQ", epoch, activate_ms) + key
+        body += struct.pack(">H", len(found))
+        parts: list[bytes] = []
+        for (key_class, tokens, vector), key in sorted(found.items()):
+            kc = commitment(key_class, tokens, vector, key)
+            head = key_class.encode() + bytes([len(tokens)]) + encode_path(tokens)
+            parts.append(head + struct.pack(f">{len(vector)}H", *vector) + kc + key)
+        body += b"".join(parts)
         head = voter.tag + grantee.tag + struct.pack(">Q", hlc)
         public = X25519PublicKey.from_public_bytes(grantee.wrap_pub)
         box = wrap_suite().encrypt(body, public, info=PACKET_DOMAIN + self._cluster + head)
+        self.wraps += 1
         packet = head + struct.pack(">I", len(box)) + box
         return packet + keys.sign(PACKET_DOMAIN, packet)
 

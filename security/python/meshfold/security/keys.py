@@ -16,11 +16,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from meshfold.core.errors import ConfigError, FrameRejected
+from meshfold.security.fork import Guarded
 
 __all__ = (
     "NodeKeys",
     "check_ed25519_public",
+    "check_random_source",
     "check_x25519_public",
+    "destroy",
     "load_secret",
     "save_secret",
     "tag_of",
@@ -130,13 +133,48 @@ def load_secret(path: Path) -> bytes:
     return raw
 
 
-class NodeKeys:
-    """The three private keys of a node. Prints as REDACTED."""
+def destroy(path: Path) -> None:
+    """Overwrite a small secret file in place, then remove it; nothing happens if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    with os.fdopen(descriptor, "r+b") as file:
+        file.write(os.urandom(os.fstat(file.fileno()).st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
 
-    def __init__(self, sign: Ed25519PrivateKey, wrap: X25519PrivateKey, login: Ed25519PrivateKey) -> None:
-        self._sign = sign
-        self._wrap = wrap
-        self._login = login
+
+def check_random_source() -> None:
+    """Refuse a source of randomness that is broken in the ways that have happened: constant, or repeating.
+
+    :raises ConfigError: naming it
+    """
+    first, second = os.urandom(SECRET_BYTES), os.urandom(SECRET_BYTES)
+    if first == second or len(set(first)) < 4 or len(set(second)) < 4:
+        raise ConfigError(
+            "the random source of this machine repeats itself",
+            fix="no key is made here until it is mended",
+            item="random",
+        )
+
+
+class NodeKeys(Guarded):
+    """The three private keys of a node. Prints as REDACTED; a forked child finds them erased."""
+
+    def __init__(
+        self,
+        sign: Ed25519PrivateKey,
+        wrap: X25519PrivateKey,
+        login: Ed25519PrivateKey,
+        directory: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self._sign: Ed25519PrivateKey | None = sign
+        self._wraps: tuple[X25519PrivateKey, ...] = (wrap,)
+        self._login: Ed25519PrivateKey | None = login
+        self._directory = directory
         self.node_pub = sign.public_key().public_bytes_raw()
         self.wrap_pub = wrap.public_key().public_bytes_raw()
         self.login_pub = login.public_key().public_bytes_raw()
@@ -144,7 +182,11 @@ class NodeKeys:
 
     @classmethod
     def generate(cls) -> NodeKeys:
-        """Draw fresh keys."""
+        """Draw fresh keys.
+
+        :raises ConfigError: if the random source gives the same bytes twice, or nothing but zeros
+        """
+        check_random_source()
         return cls(Ed25519PrivateKey.generate(), X25519PrivateKey.generate(), Ed25519PrivateKey.generate())
 
     @classmethod
@@ -157,26 +199,64 @@ class NodeKeys:
             Ed25519PrivateKey.from_private_bytes(load_secret(directory / "sign.key")),
             X25519PrivateKey.from_private_bytes(load_secret(directory / "wrap.key")),
             Ed25519PrivateKey.from_private_bytes(load_secret(directory / "login.key")),
+            directory,
         )
 
     def save(self, directory: Path) -> None:
         """Write the keys, each to a new file of mode 0600."""
+        assert self._sign is not None
+        assert self._login is not None
         save_secret(directory / "sign.key", self._sign.private_bytes_raw())
-        save_secret(directory / "wrap.key", self._wrap.private_bytes_raw())
+        save_secret(directory / "wrap.key", self._wraps[0].private_bytes_raw())
         save_secret(directory / "login.key", self._login.private_bytes_raw())
+        self._directory = directory
 
     @property
-    def wrap_private(self) -> X25519PrivateKey:
-        """The key that opens what was sealed to this node."""
-        return self._wrap
+    def wrap_privates(self) -> tuple[X25519PrivateKey, ...]:
+        """The keys that open what was sealed to this node: the newest, and in memory alone the one before it."""
+        self.check_fork()
+        return self._wraps
+
+    def rotate_wrap(self) -> None:
+        """Draw a new wrapping key; the file of the old one is overwritten, so no packet on disk opens any more."""
+        self.check_fork()
+        fresh = X25519PrivateKey.generate()
+        if self._directory is not None:
+            path = self._directory / "wrap.key"
+            coming = path.with_name("wrap.key.new")
+            coming.unlink(missing_ok=True)
+            save_secret(coming, fresh.private_bytes_raw())
+            destroy(path)
+            coming.rename(path)
+        self._wraps = (fresh, *self._wraps[:1])
+        self.wrap_pub = fresh.public_key().public_bytes_raw()
+
+    def drop_old_wrap(self) -> None:
+        """Forget the wrapping key before the newest: what was in flight when it was replaced has arrived."""
+        self._wraps = self._wraps[:1]
 
     def sign(self, domain: bytes, data: bytes) -> bytes:
-        """Sign `domain || NUL || data`: nothing undomained is ever signed by the identity."""
+        """Sign `domain || NUL || data`: nothing undomained is ever signed by the identity.
+
+        :raises KeyMissing: in a forked child
+        """
+        self.check_fork()
+        assert self._sign is not None
         return self._sign.sign(domain + b"\0" + data)
 
     def login_sign(self, nonce: bytes) -> bytes:
-        """Sign a broker's nonce."""
+        """Sign a broker's nonce.
+
+        :raises KeyMissing: in a forked child
+        """
+        self.check_fork()
+        assert self._login is not None
         return self._login.sign(nonce)
+
+    def erase(self) -> None:
+        """Forget the private keys."""
+        self._sign = self._login = None
+        self._wraps = ()
 
     def __repr__(self) -> str:
         return "NodeKeys(REDACTED)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable
@@ -9,19 +10,23 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, KeyMissing
 from meshfold.core.ports import AccessDecider, Clock
 from meshfold.core.registry import Action, FrameKind
+from meshfold.security.budget import Budgets
 from meshfold.security.compress import unpack
-from meshfold.security.frame import HEADER_BYTES, SIGNATURE_BYTES, Flags, Header
+from meshfold.security.epochs import ZERO, unpack_vector
+from meshfold.security.fork import Guarded
+from meshfold.security.frame import HEADER_BYTES, SIGNATURE_BYTES, SUITES, Cipher, Flags, Header
 from meshfold.security.identity import Identity
 from meshfold.security.key_tree import wrap_suite
 from meshfold.security.keyring import Keyring
 from meshfold.security.keys import NodeKeys, verify
+from meshfold.security.policy_keeper import PolicyKeeper
 from meshfold.security.replay import ReplayGuard
 from meshfold.security.seal import SIG_DOMAIN, SUBKEYS_MAX, box_info, nonce, section_aad, signed_bytes, subkey
+from meshfold.security.starts import StartBook
 
 __all__ = ("Opened", "OpenedControl", "Opener")
 
@@ -50,7 +55,7 @@ class OpenedControl:
     body: bytes
 
 
-class Opener:
+class Opener(Guarded):
     """Opens what this node may read. A refusal is a `FrameRejected` with its reason, counted; nothing else changes."""
 
     def __init__(
@@ -61,16 +66,29 @@ class Opener:
         directory: Callable[[bytes], Identity | None],
         access: AccessDecider,
         clock: Clock,
+        keeper: PolicyKeeper | None = None,
     ) -> None:
+        super().__init__()
         self._keyring = keyring
         self._keys = keys
         self._cluster = cluster
         self._directory = directory
         self._access = access
         self._clock = clock
-        self._replay = ReplayGuard()
-        self._ciphers: dict[tuple[bytes, ...], AESGCM] = {}
+        self._keeper = keeper
+        self._ciphers: dict[tuple[bytes, ...], Cipher] = {}
         self._rejected: Counter[str] = Counter()
+        self._budgets = Budgets()
+        #: boxes stamped before this are refused: an unclean stop forgot which were seen
+        self._boxes_from = 0
+        self.replay = ReplayGuard()
+        self.starts = StartBook()
+
+    def restore_windows(self, saved: bytes | None, hlc: int) -> None:
+        """Take up the replay windows of an earlier life, before the first frame; `hlc` is this life's start."""
+        self.replay.restore(saved)
+        if self.replay.guarded:
+            self._boxes_from = hlc
 
     def counters(self) -> dict[str, int]:
         """Refusals by reason."""
@@ -78,37 +96,49 @@ class Opener:
 
     def fingerprint(self) -> bytes:
         """A digest of everything an accepted frame changes: a refused one leaves it as it is."""
-        return self._replay.fingerprint()
+        return self.replay.fingerprint()
 
     def open_events(
-        self, form: Literal["d", "m"], address: Address, frame: bytes, *, allow_plain: bool = False
+        self,
+        form: Literal["d", "m"],
+        address: Address,
+        frame: bytes,
+        *,
+        allow_plain: bool = False,
+        allow_unsigned: bool = False,
     ) -> Opened:
         """Open an event frame that came on a subject of class `form` naming `address`.
 
         :param allow_plain: the route is declared `secrecy="none"` here
+        :param allow_unsigned: the route is declared `secrecy="group"` here
         :raises FrameRejected: with the reason of the first check that failed
-        :raises KeyMissing: if this node holds no key for the section
+        :raises KeyMissing: if this node holds no key for the section. Where it is entitled to one of another epoch,
+            `because` is `epoch`, and nothing is counted: the frame holds otherwise, and may be given again
         """
         try:
-            return self._events(form, address, frame, allow_plain)
+            return self._events(form, address, frame, allow_plain, allow_unsigned)
         except FrameRejected as error:
             self._rejected[error.reason] += 1
+            if error.fields.get("ended"):
+                header = Header.parse(frame)
+                with contextlib.suppress(FrameRejected):
+                    meta, rest, signature = self._split(header, form, frame)
+                    digest = rest if form == "m" else (hashlib.sha256(rest).digest() if rest else b"")
+                    said = signed_bytes(address.digest, frame[:HEADER_BYTES], meta, digest)
+                    self._notice_clone(header, said, signature)
             raise
-        except KeyMissing:
-            self._rejected["epoch"] += 1
+        except KeyMissing as error:
+            if error.because != "epoch":
+                self._rejected["epoch"] += 1
             raise
 
-    def _events(self, form: Literal["d", "m"], address: Address, frame: bytes, allow_plain: bool) -> Opened:
+    def _events(
+        self, form: Literal["d", "m"], address: Address, frame: bytes, plain_ok: bool, unsigned_ok: bool
+    ) -> Opened:
         header = Header.parse(frame)
         if header.kind is not FrameKind.EVENT:
             raise FrameRejected("kind", header.kind.name)
-        if not header.flags & Flags.SIG:
-            raise FrameRejected("unsigned", "event frames are signed")
-        if header.flags & Flags.LAST:
-            raise FrameRejected("flags", "last is for chunks")
-        plain = not header.flags & Flags.ENC
-        if plain and not allow_plain:
-            raise FrameRejected("flags", "plaintext on a sealed route")
+        self._check_flags(header, plain_ok, unsigned_ok)
         if header.address_tag != address.tag:
             raise FrameRejected("route", "a frame of another route")
         sender = self._sender(header)
@@ -117,36 +147,64 @@ class Opener:
             reason = "revoked" if " is revoked" in decision.because else "role"
             raise FrameRejected(reason, f"{sender.name} does not own {address.short}: {decision.because}")
         self._check_time(header, AGE_MS_MAX)
+        if self._keeper is not None:
+            self._keeper.check_sender(header.policy_epoch, self._clock.now()[1] // 1_000_000)
         if header.first_seq == 0 or header.n_events == 0:
             raise FrameRejected("replay", "sequence number 0")
-        meta, rest = self._split(header, form, frame)
-        replay = (
-            form.encode(),
-            address.digest,
-            sender.tag,
-            header.incarnation,
-            header.generation.to_bytes(4, "big"),
-        )
-        self._replay.check(replay, header.frame_ctr)
+        standing = self._judge(header, address)
+        meta, rest, signature = self._split(header, form, frame)
+        generation = header.generation.to_bytes(4, "big")
+        replay = (form.encode(), address.digest, sender.tag, header.incarnation, generation)
+        self.replay.check(replay, header.frame_ctr, header.first_seq)
         raw = frame[:HEADER_BYTES]
-        digest = rest if form == "m" else (hashlib.sha256(rest).digest() if rest else b"")
-        verify(
-            sender.node_pub,
-            SIG_DOMAIN,
-            signed_bytes(address.digest, raw, meta, digest),
-            frame[-SIGNATURE_BYTES:],
-        )
-        payload: bytes | None = None
-        if not plain:
+        if signature:
+            digest = rest if form == "m" else (hashlib.sha256(rest).digest() if rest else b"")
+            verify(sender.node_pub, SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest), signature)
+        if standing == "next":
+            raise KeyMissing(f"{address.short} goes on under its next epoch", because="epoch")
+        if header.flags & Flags.ENC:
             meta = self._open_section("m", address, header, raw, sender, meta, header.frame_ctr)
             if form == "d" and rest:
                 rest = self._open_section("d", address, header, raw, sender, rest, header.frame_ctr + 1)
         if header.flags & Flags.ZSTD_META:
             meta = unpack(meta)
+        payload: bytes | None = None
         if form == "d":
             payload = unpack(rest) if header.flags & Flags.ZSTD_PAYLOAD else rest
-        self._replay.commit(replay, header.frame_ctr, sender.tag, header.incarnation, header.hlc >> 16)
+        if decision.limits:
+            self._budgets.spend(
+                decision, events=header.n_events, size_bytes=len(frame), now_ns=self._clock.now()[1]
+            )
+        self.replay.commit(replay, header.frame_ctr, header.first_seq + header.n_events - 1)
         return Opened(header, sender, meta, payload)
+
+    @staticmethod
+    def _check_flags(header: Header, plain_ok: bool, unsigned_ok: bool) -> None:
+        plain = not header.flags & Flags.ENC
+        if not header.flags & Flags.SIG and (plain or not unsigned_ok):
+            raise FrameRejected("unsigned", "event frames are signed")
+        if header.flags & Flags.LAST:
+            raise FrameRejected("flags", "last is for chunks")
+        if plain and not plain_ok:
+            raise FrameRejected("flags", "plaintext on a sealed route")
+
+    def _judge(self, header: Header, address: Address) -> Literal["known", "next"]:
+        """Whether the epochs a frame names are in force here, or will be.
+
+        :raises FrameRejected: with reason `epoch` if they never were, or no longer are; `suite` if it is not the mesh's
+        """
+        if header.suite != self._keyring.suite:
+            raise FrameRejected("suite", f"the mesh seals with suite {self._keyring.suite}")
+        vector = unpack_vector(header.key_epochs)
+        if not header.flags & Flags.ENC:
+            if vector != ZERO:
+                raise FrameRejected("epoch", "epochs of a frame without a key")
+            return "known"
+        now_ms = self._clock.now()[0] // 1_000_000
+        judged = self._keyring.epochs.judge(address.tokens, vector, header.hlc >> 16, now_ms)
+        if judged == "no":
+            raise FrameRejected("epoch", f"epochs {vector} of {address.short}")
+        return judged
 
     def _sender(self, header: Header) -> Identity:
         sender = self._directory(header.sender_tag)
@@ -161,19 +219,20 @@ class Opener:
             raise FrameRejected("clock", f"{at_ms - now_ms} ms ahead")
         if now_ms - at_ms > age_ms_max:
             raise FrameRejected("age", f"{now_ms - at_ms} ms old")
-        self._replay.check_incarnation(header.sender_tag, header.incarnation, at_ms)
+        self.starts.check(header.sender_tag, header.incarnation, header.hlc, now_ms)
 
     @staticmethod
-    def _split(header: Header, form: str, frame: bytes) -> tuple[bytes, bytes]:
-        """(metadata section, payload section or its digest); all lengths must add up."""
+    def _split(header: Header, form: str, frame: bytes) -> tuple[bytes, bytes, bytes]:
+        """(metadata section, payload section or its digest, signature or nothing); all lengths must add up."""
         tail = header.payload_len if form == "d" else (DIGEST_BYTES if header.payload_len else 0)
-        expected = HEADER_BYTES + header.meta_len + tail + SIGNATURE_BYTES
+        signed = SIGNATURE_BYTES if header.flags & Flags.SIG else 0
+        expected = HEADER_BYTES + header.meta_len + tail + signed
         if len(frame) < expected:
             raise FrameRejected("short", f"{len(frame)} of {expected} bytes")
         if len(frame) > expected:
             raise FrameRejected("ext", f"{len(frame) - expected} bytes too many")
         middle = HEADER_BYTES + header.meta_len
-        return frame[HEADER_BYTES:middle], frame[middle : middle + tail]
+        return frame[HEADER_BYTES:middle], frame[middle : middle + tail], frame[middle + tail :]
 
     def _open_section(
         self,
@@ -185,14 +244,14 @@ class Opener:
         sealed: bytes,
         ctr: int,
     ) -> bytes:
-        key, kc = self._keyring.key_for(key_class, address)
+        key, kc = self._keyring.key_at(key_class, address, unpack_vector(header.key_epochs))
         generation = header.generation.to_bytes(4, "big")
         slot = (key_class.encode(), kc, sender.node_pub, header.incarnation, generation)
         cipher = self._ciphers.get(slot)
         if cipher is None:
             if len(self._ciphers) >= SUBKEYS_MAX:
                 self._ciphers.clear()
-            cipher = AESGCM(
+            cipher = SUITES[header.suite](
                 subkey(
                     key,
                     key_class,
@@ -237,30 +296,53 @@ class Opener:
             if boxed and header.address_tag != self._keys.tag:
                 raise FrameRejected("address", "a box for another node")
             sender = self._sender(header)
-            self._check_time(header, AGE_MS_MAX)
+            self._check_control(header, boxed)
             replay = (b"c", sender.tag, header.incarnation)
-            self._replay.check(replay, header.frame_ctr)
+            self.replay.check(replay, header.frame_ctr)
             raw, sealed = frame[:HEADER_BYTES], frame[HEADER_BYTES:-SIGNATURE_BYTES]
             info = box_info(raw, subject)
             verify(sender.node_pub, SIG_DOMAIN, info + sealed, frame[-SIGNATURE_BYTES:])
             body = self._unbox(sealed, info) if boxed else self._unseal(sealed, info, header, sender)
         except FrameRejected as error:
             self._rejected[error.reason] += 1
+            if error.fields.get("ended"):
+                said = box_info(frame[:HEADER_BYTES], subject) + frame[HEADER_BYTES:-SIGNATURE_BYTES]
+                self._notice_clone(Header.parse(frame), said, frame[-SIGNATURE_BYTES:])
             raise
-        self._replay.commit(replay, header.frame_ctr, sender.tag, header.incarnation, header.hlc >> 16)
+        self.replay.commit(replay, header.frame_ctr)
         return OpenedControl(header, sender, body)
 
+    def _notice_clone(self, header: Header, said: bytes, signature: bytes) -> None:
+        """A life that has ended speaks: under a signature that holds, two copies of its keys are about."""
+        with contextlib.suppress(FrameRejected):
+            verify(self._sender(header).node_pub, SIG_DOMAIN, said, signature)
+            self.starts.spoke(header.sender_tag, header.incarnation, header.hlc)
+
+    def _check_control(self, header: Header, boxed: bool) -> None:
+        if header.suite != self._keyring.suite:
+            raise FrameRejected("suite", f"the mesh seals with suite {self._keyring.suite}")
+        if unpack_vector(header.key_epochs)[boxed ^ 1 :] != ZERO[boxed ^ 1 :]:
+            raise FrameRejected("epoch", "epochs of a control frame")
+        self._check_time(header, AGE_MS_MAX)
+        if boxed and header.hlc < self._boxes_from:
+            raise FrameRejected("age", "stamped before this node began again after an unclean stop")
+
     def _unbox(self, sealed: bytes, info: bytes) -> bytes:
-        try:
-            return wrap_suite().decrypt(sealed, self._keys.wrap_private, info=info + self._cluster)
-        except (InvalidTag, ValueError):
-            raise FrameRejected("unwrap", "box") from None
+        for private in self._keys.wrap_privates:
+            try:
+                return wrap_suite().decrypt(sealed, private, info=info + self._cluster)
+            except (InvalidTag, ValueError):
+                continue
+        raise FrameRejected("unwrap", "box")
 
     def _unseal(self, sealed: bytes, info: bytes, header: Header, sender: Identity) -> bytes:
-        key = subkey(
-            self._keyring.members_key, "h", bytes(32), sender.node_pub, header.incarnation, 0, header.kind
-        )
+        members = self._keyring.members_at(unpack_vector(header.key_epochs)[0])
+        key = subkey(members, "h", bytes(32), sender.node_pub, header.incarnation, 0, header.kind)
         try:
-            return AESGCM(key).decrypt(nonce(header.frame_ctr), sealed, info)
+            return SUITES[header.suite](key).decrypt(nonce(header.frame_ctr), sealed, info)
         except InvalidTag:
             raise FrameRejected("tag", "members' frame") from None
+
+    def erase(self) -> None:
+        """Forget every subkey."""
+        self._ciphers.clear()

@@ -7,20 +7,19 @@ incarnation; a section is sealed once, what is sent twice is the same bytes; in 
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from meshfold.core import Address
-from meshfold.core.errors import KeyMissing
 from meshfold.core.registry import FrameKind
 from meshfold.security.compress import pack
-from meshfold.security.frame import SIGNATURE_BYTES, Flags, Header
+from meshfold.security.epochs import ZERO, pack_vector
+from meshfold.security.fork import Guarded
+from meshfold.security.frame import SIGNATURE_BYTES, SUITES, Cipher, Flags, Header
 from meshfold.security.identity import Identity
 from meshfold.security.key_tree import wrap_suite
 from meshfold.security.keyring import Keyring
@@ -30,8 +29,10 @@ __all__ = ("EventFrame", "Sealer", "box_info", "section_aad", "signed_bytes", "s
 
 SIG_DOMAIN: Final = b"MF1 sig"
 TAG_BYTES: Final = 16
-#: Frames one subkey seals before the next generation.
+#: What one subkey seals before the next generation: frames, bytes, and time by the stamps of the frames.
 GENERATION_FRAMES_MAX: Final = 2**24
+GENERATION_BYTES_MAX: Final = 64 * 2**30
+GENERATION_MS_MAX: Final = 24 * 3_600_000
 SUBKEYS_MAX: Final = 16_384
 
 
@@ -88,35 +89,51 @@ class EventFrame:
         return self.header.encode() + self.meta_section + digest + self.signature
 
 
-class Sealer:
+class _Use:
+    """How far the subkeys of one route have been used."""
+
+    __slots__ = ("began_ms", "frames", "generation", "size_bytes")
+
+    def __init__(self) -> None:
+        self.generation, self.frames, self.size_bytes, self.began_ms = 0, 0, 0, 0
+
+
+class Sealer(Guarded):
     """Seals what this process sends. One per process and incarnation."""
 
     def __init__(self, keys: NodeKeys, cluster: bytes, incarnation: bytes, keyring: Keyring) -> None:
+        super().__init__()
         self._keys = keys
         self._cluster = cluster
         self._incarnation = incarnation
         self._keyring = keyring
-        self._pid = os.getpid()
-        self._counters: dict[bytes, int] = {}
-        self._ciphers: dict[tuple[str, str, bytes, int], tuple[AESGCM, bytes]] = {}
+        self._uses: dict[bytes, _Use] = {}
+        self._ciphers: dict[tuple[str, str, bytes, int], Cipher] = {}
         self._control_ctr = 0
 
-    def _check_fork(self) -> None:
-        if os.getpid() != self._pid:
-            raise KeyMissing(
-                "sealing in a forked child would use nonces twice",
-                fix="open the node after the fork",
-                because="fork",
-            )
-
-    def _count(self, address: Address) -> tuple[int, int]:
+    def _count(self, address: Address, size_bytes: int, at_ms: int) -> tuple[int, int]:
         """(generation, frame counter) of the next event frame, which takes two counters."""
-        used = self._counters.get(address.digest, 0)
-        self._counters[address.digest] = used + 1
-        return used // GENERATION_FRAMES_MAX, 2 * (used % GENERATION_FRAMES_MAX)
+        use = self._uses.setdefault(address.digest, _Use())
+        if not use.frames:
+            use.began_ms = at_ms
+        elif (
+            use.frames >= GENERATION_FRAMES_MAX
+            or use.size_bytes + size_bytes > GENERATION_BYTES_MAX
+            or at_ms - use.began_ms > GENERATION_MS_MAX
+        ):
+            use.generation += 1
+            use.frames, use.size_bytes, use.began_ms = 0, 0, at_ms
+        counter = 2 * use.frames
+        use.frames += 1
+        use.size_bytes += size_bytes
+        return use.generation, counter
 
-    def _cipher(self, key_class: str, address: Address, generation: int) -> tuple[AESGCM, bytes]:
-        key, kc = self._keyring.key_for(key_class, address)
+    def standing(self, address: Address) -> tuple[int, int]:
+        """(generation, next counter) of a route: what a reader after an unclean stop has to know."""
+        use = self._uses.get(address.digest)
+        return (use.generation, 2 * use.frames) if use is not None else (0, 0)
+
+    def _cipher(self, key_class: str, address: Address, key: bytes, kc: bytes, generation: int) -> Cipher:
         slot = (key_class, address.text, kc, generation)
         found = self._ciphers.get(slot)
         if found is None:
@@ -131,7 +148,7 @@ class Sealer:
                 generation,
                 FrameKind.EVENT,
             )
-            found = self._ciphers[slot] = (AESGCM(raw), kc)
+            found = self._ciphers[slot] = SUITES[self._keyring.suite](raw)
         return found
 
     def seal_events(
@@ -146,14 +163,17 @@ class Sealer:
         hlc: int,
         policy_epoch: int,
         compress: bool = False,
+        signed: bool = True,
     ) -> EventFrame:
         """Seal a batch: metadata and payload each under its own key, signed.
 
         :param compress: zstd first, where the schema allows it; kept only if it helps
+        :param signed: False for a route of `secrecy="group"`: whoever holds its keys can forge it
         :raises KeyMissing: if a key is not here, or after a fork; no counter is used then
         """
+        sign = Flags.SIG if signed else 0
         return self._events(
-            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, True
+            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, Flags.ENC | sign
         )
 
     def plain_events(
@@ -171,7 +191,7 @@ class Sealer:
     ) -> EventFrame:
         """Sign a batch of a route declared `secrecy="none"`; it travels in the clear."""
         return self._events(
-            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, False
+            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, Flags.SIG
         )
 
     def _events(
@@ -185,13 +205,12 @@ class Sealer:
         hlc: int,
         policy_epoch: int,
         compress: bool,
-        enc: bool,
+        flags: int,
     ) -> EventFrame:
-        self._check_fork()
-        flags = Flags.SIG | (Flags.ENC if enc else 0)
-        if enc:
-            self._keyring.key_for("m", address)
-            self._keyring.key_for("d", address)
+        self.check_fork()
+        enc = bool(flags & Flags.ENC)
+        keys = [self._keyring.key_for(one, address, hlc >> 16) for one in ("m", "d")] if enc else []
+        vector = keys[0][2] if keys else ZERO
         if compress:
             packed = pack(meta)
             if len(packed) < len(meta):
@@ -199,7 +218,7 @@ class Sealer:
             packed = pack(payload)
             if len(packed) < len(payload):
                 payload, flags = packed, flags | Flags.ZSTD_PAYLOAD
-        generation, counter = self._count(address)
+        generation, counter = self._count(address, len(meta) + len(payload), hlc >> 16)
         extra = TAG_BYTES if enc else 0
         header = Header(
             flags,
@@ -216,22 +235,26 @@ class Sealer:
             len(meta) + extra,
             len(payload) + extra,
             schema_id,
+            self._keyring.suite,
+            pack_vector(vector),
         )
         raw = header.encode()
         if enc:
-            cipher, kc = self._cipher("m", address, generation)
-            meta = cipher.encrypt(
-                nonce(counter), meta, section_aad("m", raw, address.digest, self._keys.node_pub, kc)
-            )
-            cipher, kc = self._cipher("d", address, generation)
-            aad = section_aad("d", raw, address.digest, self._keys.node_pub, kc)
-            payload = cipher.encrypt(nonce(counter + 1), payload, aad)
-        digest = hashlib.sha256(payload).digest() if payload else b""
-        signature = self._keys.sign(SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest))
+            sections: list[bytes] = []
+            for place, (key_class, data) in enumerate((("m", meta), ("d", payload))):
+                key, kc, _ = keys[place]
+                cipher = self._cipher(key_class, address, key, kc, generation)
+                aad = section_aad(key_class, raw, address.digest, self._keys.node_pub, kc)
+                sections.append(cipher.encrypt(nonce(counter + place), data, aad))
+            meta, payload = sections
+        signature = b""
+        if flags & Flags.SIG:
+            digest = hashlib.sha256(payload).digest() if payload else b""
+            signature = self._keys.sign(SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest))
         return EventFrame(header, meta, payload, signature)
 
     def _control_header(
-        self, kind: FrameKind, body_len: int, hlc: int, policy_epoch: int, tag: bytes
+        self, kind: FrameKind, body_len: int, hlc: int, policy_epoch: int, tag: bytes, epoch: int = 0
     ) -> Header:
         self._control_ctr += 1
         flags = Flags.ENC | Flags.SIG
@@ -250,13 +273,15 @@ class Sealer:
             body_len,
             0,
             bytes(8),
+            self._keyring.suite,
+            pack_vector((epoch, *ZERO[1:])),
         )
 
     def seal_box(
         self, kind: FrameKind, recipient: Identity, body: bytes, *, hlc: int, policy_epoch: int, subject: str
     ) -> bytes:
         """Seal a query or answer to one recipient (HPKE), bound to `subject`, signed."""
-        self._check_fork()
+        self.check_fork()
         header = self._control_header(
             kind, len(body) + 32 + TAG_BYTES, hlc, policy_epoch, recipient.tag
         ).encode()
@@ -271,13 +296,19 @@ class Sealer:
 
         :raises KeyMissing: before the members' key has arrived, or after a fork
         """
-        self._check_fork()
-        key = self._keyring.members_key
-        header = self._control_header(kind, len(body) + TAG_BYTES, hlc, policy_epoch, bytes(8))
+        self.check_fork()
+        epoch, key = self._keyring.members_for(hlc >> 16)
+        header = self._control_header(kind, len(body) + TAG_BYTES, hlc, policy_epoch, bytes(8), epoch)
         raw = header.encode()
-        cipher = AESGCM(subkey(key, "h", bytes(32), self._keys.node_pub, self._incarnation, 0, kind))
+        cipher = SUITES[header.suite](
+            subkey(key, "h", bytes(32), self._keys.node_pub, self._incarnation, 0, kind)
+        )
         sealed = cipher.encrypt(nonce(header.frame_ctr), body, box_info(raw, subject))
         return raw + sealed + self._keys.sign(SIG_DOMAIN, box_info(raw, subject) + sealed)
+
+    def erase(self) -> None:
+        """Forget every subkey."""
+        self._ciphers.clear()
 
     def __repr__(self) -> str:
         return f"Sealer(REDACTED, signature {SIGNATURE_BYTES} bytes)"

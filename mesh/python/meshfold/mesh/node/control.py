@@ -17,7 +17,7 @@ from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.members import Directory
-from meshfold.security import Grant, GrantBook, Identity, KeyTree, NodeKeys, Policy, tag_of
+from meshfold.security import Grant, GrantBook, Identity, KeyStore, KeyTree, NodeKeys, Policy, tag_of
 
 __all__ = ("Control",)
 
@@ -82,11 +82,8 @@ class Control:
         """
         log = SoloLog.open(folder / "log", group=GROUP, node=identity.name, clock=hlc.clock)
         path = folder / "keys"
-        if path.exists():
-            tree = KeyTree.load(path)
-        else:
-            tree = KeyTree.generate(identity.cluster)
-            tree.save(path)
+        store = KeyStore.load(path) if path.exists() else KeyStore.generate(path)
+        tree = KeyTree(identity.cluster, store)
         control = cls(log, tree, keys, identity, book, directory, hlc)
         await control._restore()
         return control
