@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from otlp_sink import OtlpSink
 
 
 def delivered(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -37,7 +38,27 @@ def test_up_delivers_sealed_routes_and_refuses_the_outsider(up: Callable[..., An
     assert document["broker"]["control_found"] >= 1
     assert document["leader"]["term"] >= 1
     assert {cause["node"] for cause in document["why"]["causes"]} == {"edge"}
+    spans = {span["name"]: span for span in document["trace"]["spans"]}
+    derived, arrived = spans["publish hub/host/pressure"], spans["process hub/host/pressure"]
+    assert (derived["service"], arrived["service"]) == ("hub", "edge")
+    assert (derived["parent"], arrived["parent"]) == (None, derived["span_id"])
+    assert len(derived["links"]) == 2
+    assert derived["event"] == document["why"]["event"]
     assert process.leftovers() == []
+
+
+def test_up_posts_the_traces_of_every_node_to_the_receiver_it_is_given(up: Callable[..., Any]) -> None:
+    with OtlpSink() as sink:
+        process = up("--for", "3s", "--otlp", sink.url)
+        code, _ = process.finish()
+        assert code == 0, process.errors()
+        spans = {(span.service, span.name): span for span in sink.spans}
+    refused = spans["outsider", "deny META_READ"]
+    assert refused.error == "grant_denied"
+    arrived = spans["hub", "process edge/host/cpu"]
+    sent = {span.span: span for span in sink.spans if span.service == "edge"}
+    assert sent[arrived.parent].name == "publish edge/host/cpu"
+    assert sent[arrived.parent].trace == arrived.trace
 
 
 def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until: Callable[..., Any]) -> None:
@@ -150,6 +171,7 @@ def test_up_dies_with_its_children_on_sigkill(up: Callable[..., Any], until: Cal
     [
         (["up", "--for", "5"], "5"),
         (["up", "--no-such-option"], "--no-such-option"),
+        (["up", "--otlp", "collector:4318"], "--otlp"),
         (["route", "latest", "no..route"], "no..route"),
         (["up", "--dir", "/proc/no-such-place"], "/proc/no-such-place"),
     ],

@@ -45,6 +45,20 @@ def named_refusals(document: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def whole_trace(trace: Any) -> tuple[bool, str]:
+    """Whether the trace of a derived event goes over both nodes, and every span's parent is in it."""
+    spans = trace.get("spans", []) if isinstance(trace, dict) else []
+    ids = {span.get("span_id") for span in spans}
+    services = sorted({str(span.get("service")) for span in spans})
+    lost = [span for span in spans if span.get("parent") and span["parent"] not in ids]
+    roots = [span for span in spans if not span.get("parent")]
+    holds = len(services) > 1 and not lost and len(roots) == 1
+    return (
+        holds,
+        f"a trace of {len(spans)} spans over {', '.join(services) or 'no node'}, {len(lost)} parents lost",
+    )
+
+
 def verdicts(document: dict[str, Any], *, short: bool = False) -> list[tuple[bool, str]]:
     """Each claim with whether it holds.
 
@@ -73,6 +87,7 @@ def verdicts(document: dict[str, Any], *, short: bool = False) -> list[tuple[boo
             any(cause.get("node") == CAUSE_NODE for cause in found),
             f"{len(found)} causes of a derived event, some on {CAUSE_NODE}",
         ),
+        whole_trace(document.get("trace")),
     ]
 
 

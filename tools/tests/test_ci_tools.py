@@ -26,6 +26,13 @@ GOOD: dict[str, Any] = {
         "event": "a",
         "causes": [{"event": "b", "node": "hub", "causes": [{"event": "c", "node": "edge"}]}],
     },
+    "trace": {
+        "trace_id": "t",
+        "spans": [
+            {"service": "hub", "span_id": "1", "parent": None},
+            {"service": "edge", "span_id": "2", "parent": "1"},
+        ],
+    },
 }
 BAD: dict[str, dict[str, Any]] = {
     "few routes": {"routes": GOOD["routes"][:11]},
@@ -42,6 +49,15 @@ BAD: dict[str, dict[str, Any]] = {
     "no control canary": {"broker": {**GOOD["broker"], "control_found": 0}},
     "no leader": {"leader": None},
     "no causes": {"why": {"event": "a", "causes": []}},
+    "no trace": {"trace": {"trace_id": None, "spans": []}},
+    "a trace of one node": {"trace": {"trace_id": "t", "spans": GOOD["trace"]["spans"][:1]}},
+    "a trace without its root": {"trace": {"trace_id": "t", "spans": GOOD["trace"]["spans"][1:]}},
+    "a span whose parent is lost": {
+        "trace": {
+            "trace_id": "t",
+            "spans": [*GOOD["trace"]["spans"], {"service": "edge", "span_id": "3", "parent": "9"}],
+        }
+    },
     "causes elsewhere": {"why": {"event": "a", "causes": [{"event": "b", "node": "hub"}]}},
 }
 

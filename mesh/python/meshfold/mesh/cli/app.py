@@ -45,6 +45,9 @@ def up(
     folder: Annotated[Path | None, typer.Option("--dir", help="keep the state here for the next run")] = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
+    otlp: Annotated[
+        str | None, typer.Option("--otlp", help="post traces to this receiver, such as http://127.0.0.1:4318")
+    ] = None,
 ) -> None:
     """Run a whole sealed mesh on this machine.
 
@@ -66,7 +69,9 @@ def up(
         live.update(render(document), refresh=True)
 
     async def run() -> tuple[int, dict[str, Any]]:
-        supervisor = Supervisor(nodes=nodes, for_s=for_s, folder=folder, say=say, show=show if live else None)
+        supervisor = Supervisor(
+            nodes=nodes, for_s=for_s, folder=folder, say=say, show=show if live else None, otlp=otlp
+        )
         return await supervisor.run()
 
     if live is not None:

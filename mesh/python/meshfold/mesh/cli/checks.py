@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import tempfile
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from meshfold.core.errors import MeshfoldError
 from meshfold.mesh.broker import find_server, server_version
 from meshfold.mesh.cli.options import Call
+from meshfold.mesh.telemetry import TelemetrySettings, require_exporter
 
-__all__ = ("run_checks",)
+__all__ = ("exporter_check", "run_checks", "spans_check")
 
+#: How long the receiver of traces may take to answer.
+EXPORTER_S = 2.0
 DISK_BYTES_MIN = 256 * 1024 * 1024
 
 
@@ -33,6 +40,8 @@ def run_checks(call: Call) -> list[dict[str, Any]]:
         )
     )
 
+    checks.append(exporter_check(os.environ))
+
     async def work(node: Any) -> dict[str, Any]:
         return dict(await node.query("status"))
 
@@ -53,4 +62,36 @@ def run_checks(call: Call) -> list[dict[str, Any]]:
     checks.append(
         _check("members", not problems, "; ".join(problems) or "all alive", "restart what is silent")
     )
+    checks.append(spans_check({doc["name"]: doc["spans"] for doc in answers["answers"].values()}))
     return checks
+
+
+def exporter_check(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Where the variables of this terminal send traces, and whether somebody listens there."""
+    name = "exporter"
+    try:
+        endpoint = TelemetrySettings.from_environ(environ).endpoint
+        if endpoint is None:
+            return _check(name, True, "off: OTEL_EXPORTER_OTLP_ENDPOINT names no receiver of traces")
+        require_exporter()
+    except MeshfoldError as error:
+        return _check(name, False, error.what, error.fix)
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), EXPORTER_S).close()
+    except OSError as error:
+        return _check(name, False, f"nobody answers at {endpoint}: {error}", "start the receiver of traces")
+    return _check(name, True, f"OTLP to {endpoint}")
+
+
+def spans_check(counters: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Whether the nodes lose spans."""
+    lost = [
+        f"{node}: {count['failed']} not taken by the receiver, {count['dropped']} dropped"
+        for node, count in sorted(counters.items())
+        if count["failed"] or count["dropped"]
+    ]
+    exported = sum(count["exported"] for count in counters.values())
+    fix = "check the receiver of traces, or sample less with OTEL_TRACES_SAMPLER"
+    return _check("spans", not lost, "; ".join(lost) or f"{exported} exported, none lost", fix)

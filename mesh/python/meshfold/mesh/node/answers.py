@@ -66,6 +66,7 @@ class Answers:
             "problems": [*session.problems] + [f"{m['name']} is silent" for m in members if not m["alive"]],
             "rejected": dict(session.rejected),
             "transport": dict(session.transport.counters()),
+            "spans": session.recorder.counters(),
         }
 
     async def catalog(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:

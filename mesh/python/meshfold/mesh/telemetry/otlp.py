@@ -6,6 +6,7 @@ processor drops spans without counting them. The exporter is the standard one an
 
 from __future__ import annotations
 
+import importlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from meshfold.core.errors import ConfigError
 from meshfold.mesh.telemetry.settings import TelemetrySettings
 from meshfold.mesh.telemetry.spans import Facts, Value, view
 
-__all__ = ("Exporter", "SpanFactory", "otlp_exporter")
+__all__ = ("Exporter", "SpanFactory", "otlp_exporter", "require_exporter")
 
 log = logging.getLogger("meshfold.telemetry")
 
@@ -50,6 +51,24 @@ class _Otlp:
         self._exporter.shutdown()  # type: ignore[no-untyped-call] # the library leaves it bare
 
 
+def _missing(error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"traces need OpenTelemetry, which is not installed: {error}", fix=INSTALL, item="OTEL"
+    )
+
+
+def require_exporter() -> None:
+    """Make sure that spans can be exported from here.
+
+    :raises ConfigError: if OpenTelemetry is not installed
+    """
+    for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise _missing(error) from error
+
+
 def otlp_exporter(endpoint: str) -> Exporter:
     """The OTLP/HTTP exporter.
 
@@ -58,9 +77,7 @@ def otlp_exporter(endpoint: str) -> Exporter:
     try:
         return _Otlp(endpoint)
     except ImportError as error:
-        raise ConfigError(
-            f"traces need OpenTelemetry, which is not installed: {error}", fix=INSTALL, item="OTEL"
-        ) from error
+        raise _missing(error) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the OTLP exporter cannot be made: {error}", fix="check the OTEL_EXPORTER_OTLP_* variables"
@@ -83,9 +100,7 @@ class SpanFactory:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.util.instrumentation import InstrumentationScope
         except ImportError as error:
-            raise ConfigError(
-                f"traces need OpenTelemetry, which is not installed: {error}", fix=INSTALL, item="OTEL"
-            ) from error
+            raise _missing(error) from error
         self._facts = facts
         attributes: dict[str, Value] = {
             "service.namespace": namespace,

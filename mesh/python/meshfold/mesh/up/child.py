@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from meshfold.core import Event, Route, route
 from meshfold.core.errors import GrantDenied, MeshfoldError, NotLeader
+from meshfold.mesh.context import Context
 from meshfold.mesh.node import Node
+from meshfold.mesh.telemetry import TelemetrySettings
 from meshfold.mesh.up.sampler import FAST_HZ, SCHEMA, Sample, Sampler, routes_of
 
 __all__ = ("PRESSURE", "main")
@@ -118,7 +122,9 @@ async def run(name: str, context: Path, marks: dict[str, str]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    async with Node.open(name, context=context) as node:
+    # Records without a receiver, too: `up` shows a trace. Each node is a service of its own, whatever the variables say.
+    telemetry = replace(TelemetrySettings.from_environ(os.environ), on=True, service=None)
+    async with Node(name, Context.load(context), telemetry=telemetry) as node:
         tell("identity", name=name, id=node.id, incarnation=node.incarnation)
         # A further member beyond edge and hub reads what the hub reads.
         await ROLES.get(name, reader)(node, marks, stop)

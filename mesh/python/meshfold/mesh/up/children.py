@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ READY_S = 30.0
 
 
 class Child:
-    """One node process. `on_message` gets every JSON line it prints."""
+    """One node process. `on_message` gets every JSON line it prints; `environment` is all of its variables."""
 
     def __init__(
         self,
@@ -30,8 +30,10 @@ class Child:
         marks: Path,
         folder: Path,
         on_message: Callable[[dict[str, Any]], None],
+        environment: Mapping[str, str],
     ) -> None:
         self.name = name
+        self._environment = dict(environment)
         self._command = guarded(
             sys.executable, "-m", "meshfold.mesh.up.child", name, str(context), str(marks)
         )
@@ -48,7 +50,11 @@ class Child:
         self.ready.clear()
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=self._environment,
             )
         self._reader = asyncio.create_task(self._read(self._process))
 

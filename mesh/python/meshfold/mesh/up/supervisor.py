@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import signal
 import tempfile
@@ -21,6 +22,7 @@ from meshfold.core.errors import MeshfoldError
 from meshfold.mesh.broker import server_version
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
+from meshfold.mesh.telemetry import TelemetrySettings, merge, require_exporter
 from meshfold.mesh.up.child import PRESSURE
 from meshfold.mesh.up.children import Child
 from meshfold.mesh.up.sampler import routes_of
@@ -32,10 +34,27 @@ WATCH_S = 0.1
 SHOW_S = 0.25
 #: The summary waits so long for the hub's counters to have taken in the edge's last heartbeat.
 SETTLE_S = 0.5
+#: How long the summary waits for the last hop of the trace it shows.
+TRACE_S = 2.0
 
 
 class Stopped(Exception):
     """Told to stop before everything ran."""
+
+
+def exporting_to(otlp: str) -> dict[str, str]:
+    """The variables by which the nodes export to a receiver.
+
+    :raises ConfigError: if that is no URL, or OpenTelemetry is not installed
+    """
+    endpoint = TelemetrySettings().to(otlp, "--otlp").endpoint
+    assert endpoint is not None
+    require_exporter()
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint,
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_SDK_DISABLED": "false",
+    }
 
 
 class Supervisor:
@@ -49,7 +68,11 @@ class Supervisor:
         folder: Path | None,
         say: Callable[[str], None],
         show: Callable[[dict[str, Any]], None] | None,
+        otlp: str | None = None,
     ) -> None:
+        self._environment = dict(os.environ)
+        if otlp is not None:
+            self._environment |= exporting_to(otlp)
         self._for_s = for_s
         self._say = say
         self._show = show
@@ -114,7 +137,7 @@ class Supervisor:
         marks.touch(mode=0o600)
         marks.write_text(json.dumps(self._marks))
         for name in self._names:
-            child = Child(name, context.path, marks, self._folder, self._on_message)
+            child = Child(name, context.path, marks, self._folder, self._on_message, self._environment)
             self._children[name] = child
             await child.start()
             if name == "hub":
@@ -181,24 +204,41 @@ class Supervisor:
 
     async def _finish(self, operator: Node) -> dict[str, Any]:
         self._say("draining")
-        why = await self._why(operator)
+        why, trace = await self._causes(operator)
         for name in self._names:
             if name not in ("hub", "outsider"):
                 await self._children[name].stop()
         await asyncio.sleep(SETTLE_S)
         document = await self._document(operator)
-        document["why"] = why
+        document["why"], document["trace"] = why, trace
         return document
 
-    async def _why(self, operator: Node) -> dict[str, Any]:
-        """The causes of the newest derived event."""
+    async def _causes(self, operator: Node) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The causes of the newest derived event that is traced, and its trace."""
+        why: dict[str, Any] = {"event": None, "causes": []}
+        trace: dict[str, Any] = {"trace_id": None, "spans": []}
         try:
-            latest = await operator.query("latest", node="hub", route=PRESSURE.text)
-            if latest["event"] is None:
-                return {"event": None, "causes": []}
-            return await operator.query("why", node="hub", event=latest["event"]["id"])
+            found = await operator.query("trace", node="hub", route=PRESSURE.text)
+            if found["event"] is None:
+                latest = await operator.query("latest", node="hub", route=PRESSURE.text)
+                found["event"] = latest["event"]["id"] if latest["event"] is not None else None
+            if found["event"] is not None:
+                why = await operator.query("why", node="hub", event=found["event"])
+            if found["trace_id"] is not None:
+                trace = await self._trace(operator, found["trace_id"])
         except MeshfoldError as error:
-            return {"event": None, "causes": [], "error": str(error)}
+            why["error"] = str(error)
+        return why, trace
+
+    async def _trace(self, operator: Node, trace_id: str) -> dict[str, Any]:
+        """A trace from all nodes; its last hop may just be under way."""
+        end = time.monotonic() + TRACE_S
+        while True:
+            everyone = await operator.query("trace", trace=trace_id)
+            trace = merge(trace_id, everyone["answers"].values())
+            if len({span["service"] for span in trace["spans"]}) > 1 or time.monotonic() > end:
+                return trace
+            await asyncio.sleep(WATCH_S)
 
     async def _document(self, operator: Node) -> dict[str, Any]:
         flow: dict[str, Any] = {"routes": [], "unexplained": 0}
