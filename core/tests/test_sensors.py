@@ -97,7 +97,7 @@ def test_m125_delays_grow_up_to_their_limit_and_ctrl_c_is_not_swallowed() -> Non
     assert list(BackoffPolicy(1).delays()) == []
     for bad in ({"attempts": 0}, {"first_s": -1.0}, {"factor": 0.5}):
         with pytest.raises(WiringError):
-            BackoffPolicy(**bad)  # type: ignore[arg-type]
+            BackoffPolicy(**bad)
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -205,10 +205,10 @@ def test_m125_rings_buffers_and_counters_lose_nothing_uncounted() -> None:
     assert (ring.drain(), ring.drain()) == ([2, 3], [])
     buffer: DoubleBuffer[int] = DoubleBuffer()
     buffer.write(1)
-    assert buffer.front == ()
-    assert buffer.swap() == (1,) == buffer.front
+    assert list(buffer.front) == []
+    assert list(buffer.swap()) == [1]
     buffer.write(2)
-    assert buffer.front == (1,)
+    assert list(buffer.front) == [1]
     counter = SequenceCounter(bits=8)
     assert [counter.see(number) for number in (250, 253, 1, 1, 0)] == [0, 2, 3, 0, 0]
     assert (counter.missing, counter.repeated) == (5, 2)

@@ -108,4 +108,4 @@ class Header:
             raise FrameRejected("kind", str(kind)) from None
         if fields[18] != 0:
             raise FrameRejected("ext", "reserved bytes")
-        return cls(flags, kind, n_events, *(*fields[6:17], suite, fields[17]))
+        return cls(flags, kind, n_events, *fields[6:17], suite=suite, key_epochs=fields[17])
