@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from meshfold.core.errors import FrameRejected
@@ -108,4 +108,5 @@ class Header:
             raise FrameRejected("kind", str(kind)) from None
         if fields[18] != 0:
             raise FrameRejected("ext", "reserved bytes")
-        return cls(flags, kind, n_events, *fields[6:17], suite=suite, key_epochs=fields[17])
+        bound: tuple[Any, ...] = (*fields[6:17], suite, fields[17])
+        return cls(*(flags, kind, n_events, *bound))
