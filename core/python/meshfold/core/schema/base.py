@@ -6,6 +6,7 @@ Nothing that runs code is ever decoded: there is no pickle, YAML or marshal code
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from meshfold.core.schema.codec import UNFIT, Codec, Rows, finite, said
 if TYPE_CHECKING:
     import numpy
     from google.protobuf.message import Message
+    from meshfold.core.schema.contract import Upcaster
 
     Proto = TypeVar("Proto", bound=Message)
 
 __all__ = ("VALUE_BYTES_MAX", "Schema")
 
 T = TypeVar("T")
+Old = TypeVar("Old")
 # The class has methods named like these types, which shadow them in its body.
 Text: TypeAlias = str
 Bytes: TypeAlias = bytes
@@ -68,6 +71,8 @@ class Schema(Generic[T]):
         self.version = version
         self.compress: Compress = compress
         self.codec = codec
+        #: other schemas whose events become ours, by identity; see `accepts`
+        self.upcasters: dict[Bytes, Upcaster] = {}
         canonical = json.dumps(self.descriptor(), sort_keys=True, separators=(",", ":")).encode()
         #: first 8 bytes of SHA-256 of the canonical descriptor
         self.id: bytes = hashlib.sha256(canonical).digest()[:8]
@@ -193,6 +198,41 @@ class Schema(Generic[T]):
         from meshfold.core.schema.descriptor import from_descriptor
 
         return from_descriptor(descriptor)
+
+    def accepts(self, older: Schema[Old] | type[Old], mapper: Callable[[Old], T] | None = None) -> Schema[T]:
+        """Return this schema with a way in for another version: its events are upcast where they enter a graph (S1).
+
+        The identity stays. What `older` accepts in turn is accepted, too. Without a mapper the upgrade must lose nothing:
+        new fields have defaults, none is taken away or changes its type.
+
+        :param older: the schema of the events, or its type
+        :param mapper: makes a value of ours from one of theirs; one that raises refuses the event
+        :raises SchemaMismatch: with reason `compat` if it is not compatible without a mapper, or registered already
+        """
+        from meshfold.core.schema.contract import register
+
+        schema: Schema[Any] = older if isinstance(older, Schema) else Schema.of(older)
+        found = copy.copy(self)
+        found.upcasters = register(self, self.upcasters, schema, mapper)
+        return found
+
+    def upcast(self, identity: Bytes, data: Bytes) -> Bytes:
+        """Return the bytes of an event of schema `identity` as bytes of this schema.
+
+        :raises SchemaMismatch: if no way from it is registered
+        :raises DecodeError: if the bytes are no value of that schema, or its mapper refuses them
+        """
+        if identity == self.id:
+            return data
+        way = self.upcasters.get(identity)
+        if way is None:
+            raise SchemaMismatch(
+                f"{self.name} v{self.version} does not accept events of schema {identity.hex()}",
+                fix="register the version: schema.accepts(Older, mapper)",
+                expected=self.name,
+                found=identity.hex(),
+            )
+        return way.upcast(self, data)
 
     def descriptor(self) -> dict[Text, Any]:
         """The shape as plain JSON: what the identity is the hash of."""
