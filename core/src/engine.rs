@@ -24,6 +24,7 @@ use crate::trace::Tracer;
 use crate::value::{Codec, Value};
 use turn::{Arrival, Work};
 
+mod adopt;
 mod install;
 mod make;
 mod turn;

@@ -92,7 +92,7 @@ impl Event {
         let route = self.route.get();
         let Some(payload) = &self.inner.payload else {
             let what = format!("event {} of {} has no payload here", self.id(), route.text);
-            let fix = "this reader holds META_READ only; PAYLOAD_OPEN brings payloads";
+            let fix = "this reader holds META_READ only, or refused to upcast the event";
             return Err(error(py, "PayloadGone", &what, fix, ("route", &route.text)));
         };
         let value = decode(py, route, payload)?;

@@ -30,15 +30,15 @@ pub(crate) const SLICE: usize = 4096;
 pub(crate) struct State {
     pub(crate) engine: Engine,
     /// The routes by their index in the engine.
-    routes: Vec<Py<RouteBase>>,
+    pub(crate) routes: Vec<Py<RouteBase>>,
     pub(crate) owner: Option<ThreadId>,
 }
 
 /// Base of `meshfold.core.Graph`.
 #[pyclass(subclass, frozen, module = "meshfold._native")]
 pub(crate) struct GraphBase {
-    /// Tells graphs apart in what routes remember; never 0.
-    number: u32,
+    /// Tells graphs apart in what routes remember; never 0, and another one once a schema was taken over.
+    pub(crate) number: AtomicU32,
     state: Mutex<State>,
     /// Signalled when the turn ends or a queue fills: whoever waits looks again.
     pub(crate) changed: Condvar,
@@ -54,7 +54,7 @@ pub(crate) struct GraphBase {
 }
 
 /// Numbers of graphs in this process: they only tell what a route remembers apart.
-static NUMBERS: AtomicU32 = AtomicU32::new(1);
+pub(crate) static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding these locks; should it, the data is whole, for every call keeps it so.
@@ -78,33 +78,6 @@ impl GraphBase {
         Ok(since.map_or(0, |since| {
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
         }))
-    }
-
-    /// Index of a route; a second schema on one address is refused (S1).
-    pub(crate) fn index(&self, py: Python<'_>, route: &Bound<'_, RouteBase>) -> PyResult<usize> {
-        if let Some(index) = route.get().place(self.number) {
-            return Ok(index);
-        }
-        let mut state = self.state();
-        let index = state.engine.route(route.get().tag, route.get().codec);
-        let known = if index == state.routes.len() {
-            state.routes.push(route.clone().unbind());
-            None
-        } else {
-            Some(state.routes[index].clone_ref(py))
-        };
-        drop(state);
-        if let Some(known) = known.filter(|known| !known.is(route)) {
-            let id = |route: &RouteBase| route.schema.bind(py).getattr("id");
-            if !id(known.get())?.eq(id(route.get())?)? {
-                let what = format!("{} is in this graph with another schema", route.get().text);
-                let fix = "use one schema for a route";
-                let field = ("route", route.get().text.as_str());
-                return Err(error(py, "SchemaMismatch", &what, fix, field));
-            }
-        }
-        route.get().remember(self.number, index);
-        Ok(index)
     }
 
     pub(crate) fn event(&self, py: Python<'_>, inner: Arc<Inner>) -> PyResult<Event> {
@@ -164,7 +137,7 @@ impl GraphBase {
     #[pyo3(signature = (producer, incarnation, clock))]
     fn new(producer: Tag, incarnation: Tag, clock: Option<Py<PyAny>>) -> Self {
         Self {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number: AtomicU32::new(NUMBERS.fetch_add(1, Ordering::Relaxed)),
             state: Mutex::new(State {
                 engine: Engine::new(producer, incarnation),
                 routes: Vec::new(),
@@ -205,17 +178,20 @@ impl GraphBase {
         taints: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Event> {
         let route = r.get();
-        let payload = encode(route, value)?;
+        let mut payload = [encode(route, value)?];
         let ingest = self.now(py)?;
-        let index = self.index(py, r)?;
+        let parents = parents.map_or_else(|| Ok(Vec::new()), |parents| ids(py, parents))?;
+        let taints = taints.map_or(Ok(0), |taints| taint_bits(py, taints))?;
+        let (index, home) = self.admit(py, r, &mut payload)?;
+        let [payload] = payload;
         let input = Input {
             payload: Some(payload),
             time: time.unwrap_or(ingest),
             ingest,
             key: key.map(Into::into),
             correlation: correlation.map(Into::into),
-            parents: parents.map_or_else(|| Ok(Vec::new()), |parents| ids(py, parents))?,
-            taints: taints.map_or(Ok(0), |taints| taint_bits(py, taints))?,
+            parents,
+            taints,
             ..Input::default()
         };
         let mut made = None;
@@ -224,7 +200,7 @@ impl GraphBase {
             Ok(())
         })?;
         let inner = made.ok_or_else(|| PyValueError::new_err("not published"))?;
-        Ok(Event::new(inner, r.clone().unbind()))
+        Ok(Event::new(inner, home))
     }
 
     /// Publish values one after the other; returns (first, last). Nothing is published if one cannot be encoded.
@@ -243,7 +219,7 @@ impl GraphBase {
     ) -> PyResult<(u64, u64)> {
         let (times, keys) = (times.as_deref(), keys.as_deref());
         let route = r.get();
-        let payloads = payloads(py, route, values)?;
+        let mut payloads = payloads(py, route, values)?;
         let count = payloads.len();
         for given in [times.map(<[_]>::len), keys.map(<[_]>::len)]
             .into_iter()
@@ -256,7 +232,7 @@ impl GraphBase {
             }
         }
         let ingest = self.now(py)?;
-        let index = self.index(py, r)?;
+        let (index, _) = self.admit(py, r, &mut payloads)?;
         let (mut first, mut last) = (0, 0);
         for (place, slice) in payloads.chunks(SLICE).enumerate() {
             let mut done = 0;

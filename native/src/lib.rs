@@ -12,6 +12,7 @@ mod spans;
 mod stores;
 mod turn;
 mod values;
+mod versions;
 
 #[pyo3::pymodule]
 mod _native {

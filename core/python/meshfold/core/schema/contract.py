@@ -68,7 +68,9 @@ def register(
         if identity != to.id and identity not in found:
             found[identity] = Upcaster(way.schema, _chain(way.mapper, step))
     if len(found) > UPCASTERS_MAX:
-        raise _refused(to, older, f"more than {UPCASTERS_MAX} versions", "drop versions nobody sends any more")
+        raise _refused(
+            to, older, f"more than {UPCASTERS_MAX} versions", "drop versions nobody sends any more"
+        )
     return found
 
 
@@ -134,13 +136,16 @@ def _lost(ours: dict[str, Any], theirs: dict[str, Any], path: str) -> set[str]:
     for name in mine.keys() & old.keys():
         if name in ours.get("required", ()) and name not in theirs.get("required", ()):
             problems.add(f"field {path}{name} loses its default")
-        bare = ({key: item for key, item in shape.items() if key != "default"} for shape in (mine[name], old[name]))
-        problems |= _lost(*bare, f"{path}{name}." if "properties" in mine[name] else f"{path}{name}")
+        now, was = (
+            {key: item for key, item in shape.items() if key != "default"}
+            for shape in (mine[name], old[name])
+        )
+        problems |= _lost(now, was, f"{path}{name}." if "properties" in now else f"{path}{name}")
     return problems
 
 
-def rewrite_payloads(section: bytes, upcast: Callable[[bytes], bytes]) -> bytes:
-    """Return a payload section of a batch (MB1) with every payload replaced.
+def rewrite_payloads(section: bytes, upcast: Callable[[bytes], bytes | None]) -> bytes:
+    """Return a payload section of a batch (MB1) with every payload replaced, or taken away where `upcast` gives None.
 
     :raises DecodeError: with reason `batch` if it is none, or as `upcast` raises
     """
@@ -156,6 +161,9 @@ def rewrite_payloads(section: bytes, upcast: Callable[[bytes], bytes]) -> bytes:
             raise _no_batch()
         data = upcast(section[at : at + size - 1])
         at += size - 1
+        if data is None:
+            out.append(0)
+            continue
         length = len(data) + 1
         while length > 0x7F:
             out.append(length & 0x7F | 0x80)

@@ -15,6 +15,7 @@ from meshfold.core import Graph, Route
 from meshfold.core.errors import DecodeError, FrameRejected, KeyMissing, SchemaMismatch
 from meshfold.core.ports import Message, Subscribed, Transport
 from meshfold.core.registry import Taint
+from meshfold.core.schema import rewrite_payloads
 from meshfold.mesh.bridge.base import Bridge
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.records import Checkpoint
@@ -70,11 +71,10 @@ class IncomingBridge(Bridge):
             opened = self._opener.open_events(
                 self.form, address, message.data, allow_plain=self.route.secrecy == "none"
             )
-            if opened.header.schema_id != self.route.schema.id:
-                raise FrameRejected("schema", f"frame of schema {opened.header.schema_id.hex()}")
+            payload = self._upcast(opened.header.schema_id, opened.payload)
             self.inlet.push(
                 opened.meta,
-                opened.payload,
+                payload,
                 producer=opened.sender.tag,
                 incarnation=opened.header.incarnation,
                 taints=self._taints,
@@ -85,12 +85,31 @@ class IncomingBridge(Bridge):
             self._reject("epoch", self.route.text)
         except DecodeError:
             self._reject("batch", self.route.text)
+        except SchemaMismatch:
+            self._reject("schema", self.route.text)
         else:
             self._frames += 1
             self._hlc.witness(opened.header.hlc)
             sent_ms = opened.header.hlc >> 16
             self._latencies.append(max(0.0, self._hlc.clock.now()[0] / 1e6 - sent_ms))
             self._become_ready()
+
+    def _upcast(self, identity: bytes, payload: bytes | None) -> bytes | None:
+        """Payloads of an older version as ours (S1); one that its upcaster refuses is counted and has no value here."""
+        schema = self.route.schema
+        if identity == schema.id:
+            return payload
+        if identity not in schema.upcasters:
+            raise FrameRejected("schema", f"frame of schema {identity.hex()}")
+
+        def upcast(data: bytes) -> bytes | None:
+            try:
+                return schema.upcast(identity, data)
+            except DecodeError:
+                self._reject("schema", self.route.text)
+                return None
+
+        return payload if payload is None else rewrite_payloads(payload, upcast)
 
     def heard(self, producer: bytes, incarnation: bytes, checkpoint: Checkpoint, *, sees_us: bool) -> None:
         """Take in a producer's checkpoint: what it proves sent and we do not have is lost.
@@ -104,11 +123,11 @@ class IncomingBridge(Bridge):
             self._take(producer, incarnation, checkpoint, sees_us)
 
     def _take(self, producer: bytes, incarnation: bytes, checkpoint: Checkpoint, sees_us: bool) -> None:
-        if checkpoint.schema != self.route.schema.descriptor() and self._state == "starting":
+        if self._state == "starting" and not self._reads(checkpoint.schema):
             self._fail(
                 SchemaMismatch(
                     f"{self.route.text} is shared with another schema than the one declared here",
-                    fix="declare the route with the producer's schema; `meshfold route show` prints it",
+                    fix="declare the route with the producer's schema (`meshfold route show` prints it), or accept it",
                     route=self.route.text,
                     expected=self.route.schema.name,
                     found=str(checkpoint.schema.get("name")),
@@ -120,6 +139,12 @@ class IncomingBridge(Bridge):
             self.inlet.expect(producer, incarnation, checkpoint.sent_seq)
         if sees_us:
             self._become_ready()
+
+    def _reads(self, descriptor: dict[str, Any]) -> bool:
+        """Whether events of this schema are ours or become ours."""
+        schema = self.route.schema
+        known = [schema, *(way.schema for way in schema.upcasters.values())]
+        return any(descriptor == version.descriptor() for version in known)
 
     def gone(self, producer: bytes, incarnation: bytes, *, clean: bool) -> None:
         """Note that an incarnation ended; one that did not close may have sent more than its last checkpoint says."""
