@@ -142,7 +142,8 @@ def test_a_mapper_that_raises_refuses_the_event_and_nothing_is_stored() -> None:
 
 def test_a_mapper_that_makes_another_type_refuses_the_event() -> None:
     graph = Graph()
-    wrong: Any = Schema.of(Reading, name="thermo", version=2).accepts(V1, lambda old: old)
+    mapper: Any = lambda old: old
+    wrong: Any = Schema.of(Reading, name="thermo", version=2).accepts(V1, mapper)
     graph.declare(at(wrong))
     with pytest.raises(DecodeError, match="does not become thermo v2"):
         graph.publish(at(V1), Fahrenheit(1.0))
@@ -151,7 +152,8 @@ def test_a_mapper_that_makes_another_type_refuses_the_event() -> None:
 def test_a_take_over_that_cannot_map_what_is_retained_changes_nothing() -> None:
     graph = Graph()
     graph.publish(at(V1), Fahrenheit(1.0))
-    wrong: Any = Schema.of(Reading, name="thermo", version=2).accepts(V1, lambda old: old)
+    mapper: Any = lambda old: old
+    wrong: Any = Schema.of(Reading, name="thermo", version=2).accepts(V1, mapper)
     with pytest.raises(DecodeError):
         graph.latest(at(wrong))
     latest = graph.latest(at(V1))
