@@ -7,25 +7,22 @@ and changes nothing; a gap in the sequence is a loss with a reason (S43).
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
-from meshfold.core import Graph, Route
+from meshfold.core import Event, Graph, Route
 from meshfold.core.errors import DecodeError, FrameRejected, KeyMissing, SchemaMismatch
 from meshfold.core.ports import Message, Subscribed, Transport
 from meshfold.core.registry import Taint
 from meshfold.core.schema import rewrite_payloads
 from meshfold.mesh.bridge.base import Bridge
+from meshfold.mesh.bridge.pace import Pace
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.records import Checkpoint
 from meshfold.mesh.subjects import Subjects
 from meshfold.security import Opener
 
 __all__ = ("IncomingBridge",)
-
-#: Latencies kept for the percentiles that are shown.
-LATENCY_SAMPLES_MAX = 512
 
 
 class IncomingBridge(Bridge):
@@ -53,7 +50,7 @@ class IncomingBridge(Bridge):
         self._reject = reject
         self._subjects = subjects
         self._subscription: Subscribed | None = None
-        self._latencies: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
+        self._pace = Pace(hlc.clock.now()[1])
         self._frames = 0
         self._tails: dict[tuple[bytes, bytes], int] = {}
         self._checkpoints: dict[tuple[bytes, bytes], Checkpoint] = {}
@@ -72,7 +69,7 @@ class IncomingBridge(Bridge):
                 self.form, address, message.data, allow_plain=self.route.secrecy == "none"
             )
             payload = self._upcast(opened.header.schema_id, opened.payload)
-            self.inlet.push(
+            taken = self.inlet.push(
                 opened.meta,
                 payload,
                 producer=opened.sender.tag,
@@ -90,8 +87,9 @@ class IncomingBridge(Bridge):
         else:
             self._frames += 1
             self._hlc.witness(opened.header.hlc)
-            sent_ms = opened.header.hlc >> 16
-            self._latencies.append(max(0.0, self._hlc.clock.now()[0] / 1e6 - sent_ms))
+            newest = self._graph.latest(self.route)
+            latency_ns = newest.ingest_time - newest.time if newest is not None and taken.delivered else None
+            self._pace.note(self._hlc.clock.now()[1], taken.delivered, latency_ns)
             self._become_ready()
 
     def _upcast(self, identity: bytes, payload: bytes | None) -> bytes | None:
@@ -170,7 +168,8 @@ class IncomingBridge(Bridge):
             attach = self.inlet.attach_seq(producer, incarnation)
             have = last_seq - attach + 1
             proven = checkpoint.first_seq + checkpoint.offered - attach
-            published = checkpoint.published
+            # The checkpoint may be older than the frames: what was offered was published.
+            published = max(checkpoint.published, last_seq)
             # Frames that came after the checkpoint are offered, too: the later of the two views counts. What the
             # producer said is pending may have arrived since; more than that missing would be unexplained.
             offered = max(proven, have)
@@ -192,18 +191,13 @@ class IncomingBridge(Bridge):
             "pending": pending,
             "unexplained": offered - counters.delivered - sum(lost.values()) - pending,
             "unknown_tail": self._tails.get((producer, incarnation), 0),
-            "latency_ms": self.latency(),
+            "rate_hz": self._pace.rate_hz(self._hlc.clock.now()[1]),
+            "latency_ms": self._pace.latency_ms(),
         }
 
-    def latency(self) -> dict[str, float]:
-        """p50 and p99 from seal to delivery in ms, over the last frames; empty while there is none."""
-        ordered = sorted(self._latencies)
-        if not ordered:
-            return {}
-        return {
-            "p50": round(ordered[len(ordered) // 2], 2),
-            "p99": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2),
-        }
+    def latest(self) -> Event[Any] | None:
+        """The newest event this graph has of the route."""
+        return self._graph.latest(self.route)
 
     @property
     def counters(self) -> dict[str, Any]:

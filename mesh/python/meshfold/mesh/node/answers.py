@@ -11,6 +11,7 @@ from typing import Any
 from meshfold.core import Address, Route, event_document
 from meshfold.core.errors import GrantDenied, MeshfoldError, WiringError
 from meshfold.core.registry import Action
+from meshfold.mesh.node.brief import brief_event
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.node.why import WHY_DEPTH_MAX, WhyWalk
 from meshfold.mesh.telemetry import find_trace, trace_document
@@ -95,16 +96,17 @@ class Answers:
         return {"routes": sorted(rows, key=lambda row: str(row["address"]))}
 
     async def flow(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
-        """The accounting equation of every route this node reads (S43)."""
+        """The accounting equation of every route this node reads (S43); with `values`, their latest values as text, too."""
         self._require_any(asker)
         session = self._session
         session.sweep()
         rows: list[dict[str, Any]] = []
         for bridge in session.incoming.values():
-            rows += bridge.flow(session.name)
-        elapsed_s = max(1e-3, (session.hlc.now_ms() - session.started_ms) / 1000)
-        for row in rows:
-            row["rate_hz"] = round(row["delivered"] / elapsed_s, 2)
+            found = bridge.flow(session.name)
+            if args.get("values") and self._may(asker, Action.PAYLOAD_OPEN, bridge.route.addr):
+                text = brief_event(bridge.latest())
+                found = [{**row, "latest": text} for row in found]
+            rows += found
         return {"routes": rows, "unexplained": sum(abs(row["unexplained"]) for row in rows)}
 
     def _route(self, args: dict[str, Any]) -> Route[Any]:

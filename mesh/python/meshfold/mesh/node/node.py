@@ -192,9 +192,12 @@ class Node:
         """
         return self._reply(self._why(event_id))
 
-    def audit_flow(self) -> Reply[dict[str, Any]]:
-        """The accounting equation of every route at every reader: `routes[]` and `unexplained` (S43)."""
-        return self._reply(self._audit_flow())
+    def audit_flow(self, *, values: bool = False) -> Reply[dict[str, Any]]:
+        """The accounting equation of every route at every reader: `routes[]` and `unexplained` (S43).
+
+        :param values: with the latest value of each route this node may open, in a few characters, as `latest`
+        """
+        return self._reply(self._audit_flow(values))
 
     async def _why(self, event_id: str) -> dict[str, Any]:
         assert self._answers is not None
@@ -207,8 +210,8 @@ class Node:
                 return dict(document)
         return found
 
-    async def _audit_flow(self) -> dict[str, Any]:
-        everyone = await self._query("flow", None, 5.0, {})
+    async def _audit_flow(self, values: bool) -> dict[str, Any]:
+        everyone = await self._query("flow", None, 5.0, {"values": values})
         rows = [row for document in everyone["answers"].values() for row in document["routes"]]
         rows.sort(key=lambda row: (row["route"], row["reader"]))
         return {

@@ -425,9 +425,9 @@ class Session:
                 self.book.add(Grant.parse(raw), self.hlc.now_ms())
             except FrameRejected as error:
                 self.reject(error.reason, f"grant of {sender.name}")
-        before = self.directory.incarnation(sender.tag)
+        before, last = self.directory.incarnation(sender.tag), self.directory.last(sender.tag)
         if self.directory.heard(sender.tag, incarnation, heartbeat) and before is not None:
-            self._ended(sender.tag, before, clean=False)
+            self._ended(sender.tag, before, clean=last is not None and last.closing)
         sees_us = heartbeat.heard.get(self.identity.tag.hex()) == self.graph.incarnation
         for checkpoint in heartbeat.routes:
             bridge = self.incoming.get(checkpoint.address)

@@ -244,7 +244,7 @@ class Supervisor:
         flow: dict[str, Any] = {"routes": [], "unexplained": 0}
         status: dict[str, Any] = {"groups": []}
         with contextlib.suppress(MeshfoldError):
-            flow = await operator.audit_flow()
+            flow = await operator.audit_flow(values=True)
             status = await operator.query("status", node="hub")
         leader = status["groups"][0] if status["groups"] else {}
         return {

@@ -12,34 +12,31 @@ from rich.text import Text
 
 __all__ = ("render", "render_svg")
 
+#: Characters of a value that are shown.
+LATEST_CHARS = 30
 _FONT_FACE = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 
 def render(document: dict[str, Any]) -> Group:
     """The screen for a document of `up`."""
     table = Table(title="meshfold up", title_justify="left", expand=False)
-    for name, justify in (
-        ("route", "left"),
-        ("reader", "left"),
-        ("rate/s", "right"),
-        ("delivered", "right"),
-        ("dropped", "right"),
-        ("pending", "right"),
-        ("p50 ms", "right"),
-        ("p99 ms", "right"),
-    ):
-        table.add_column(name, justify="left" if justify == "left" else "right")
+    for name in ("route", "reader"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("latest", no_wrap=True, overflow="ellipsis", width=LATEST_CHARS)
+    for name in ("rate/s", "delivered", "dropped", "pending", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in document["routes"]:
         dropped = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items()) or "0"
         table.add_row(
             row["route"],
             row["reader"],
+            Text(row.get("latest", "")),
             f"{row.get('rate_hz', 0):.1f}",
             str(row["delivered"]),
             Text(dropped, style="" if dropped == "0" else "yellow"),
             str(row["pending"]),
-            f"{row['latency_ms'].get('p50', 0):.1f}",
-            f"{row['latency_ms'].get('p99', 0):.1f}",
+            f"{row['latency_ms'].get('p50', 0):.2f}",
+            f"{row['latency_ms'].get('p99', 0):.2f}",
         )
     leader, broker = document["leader"], document["broker"]
     lines = [
