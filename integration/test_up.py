@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,9 +78,38 @@ def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until:
     assert json.loads(flow.stdout)["unexplained"] == 0
     watched = process.command("route", "watch", "edge/host/memory", "--count", "3", "--json")
     assert watched.returncode == 0, watched.stderr
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "meshfold.mesh", "route", "watch", "edge/host/memory"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=process.environment,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline()
     process.process.send_signal(signal.SIGINT)
     code, _ = process.finish()
     assert code == 0, process.errors()
+    assert process.leftovers() == []
+    # What waits for events of a mesh that ended is told so.
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+    assert "has ended" in said
+
+
+def test_each_of_n_nodes_is_a_member_that_reads(up: Callable[..., Any]) -> None:
+    process = up("--nodes", "4", "--for", "6s")
+    code, document = process.finish()
+    assert code == 0, process.errors()
+    assert [node["name"] for node in document["nodes"]] == ["hub", "edge", "node-3", "node-4", "outsider"]
+    assert len({node["pid"] for node in document["nodes"]}) == 5
+    assert len({node["id"] for node in document["nodes"]}) == 5
+    for reader in ("hub", "node-3", "node-4"):
+        rows = [row for row in document["routes"] if row["reader"] == reader and row["delivered"] > 0]
+        assert len(rows) >= 12, reader
+        assert all(row["latency_ms"]["p50"] > 0 for row in rows)
+        assert all(row["latest"] for row in rows)
+    assert document["unexplained"] == 0
     assert process.leftovers() == []
 
 

@@ -7,6 +7,7 @@ newest whose process still runs. It names the folder of the mesh's authority, so
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import ssl
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from meshfold.mesh.transport import Login
 __all__ = ("Context", "contexts_dir")
 
 FILE_BYTES_MAX = 1024 * 1024
+
+_log = logging.getLogger("meshfold.mesh")
 
 
 def contexts_dir() -> Path:
@@ -100,17 +103,26 @@ class Context:
             fresh.touch(mode=0o600)
             fresh.write_bytes(msgspec.json.encode(record))
             fresh.replace(self.path)
-            if not link:
-                return self.path
-            self._link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._link.unlink(missing_ok=True)
-            self._link.symlink_to(self.path)
         except OSError as error:
             raise ConfigError(
                 f"cannot write the context file {self.path}: {error.strerror}",
                 fix="choose another folder with --dir",
                 item=str(self.path),
             ) from error
+        if not link:
+            return self.path
+        try:
+            self._link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._link.unlink(missing_ok=True)
+            self._link.symlink_to(self.path)
+        except OSError as error:
+            # The mesh runs all the same; only finding it takes more words.
+            _log.warning(
+                "cannot write %s (%s): other commands need --context %s",
+                self._link,
+                error.strerror,
+                self.path,
+            )
         return self.path
 
     def remove(self) -> None:
@@ -120,7 +132,8 @@ class Context:
 
     def unlink(self) -> None:
         """Take the link away: the mesh stays, but this process no longer runs it. Idempotent."""
-        self._link.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._link.unlink()
 
     @classmethod
     def load(cls, which: str | Path | None = None) -> Context:

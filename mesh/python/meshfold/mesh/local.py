@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-from meshfold.core.errors import ConfigError
 from meshfold.mesh.broker import EmbeddedServer
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, RootLock, local_identity
+from meshfold.mesh.folders import FolderLock, state_folder
 from meshfold.mesh.node import Node
 
 __all__ = ("LocalMesh",)
@@ -29,11 +28,11 @@ class LocalMesh:
     def __init__(
         self, state_dir: Path, *, name: str = "local", voter: str = "hub", port: int | None = None
     ) -> None:
-        self.state_dir = state_dir
+        self.state_dir = state_folder(state_dir)
         self.name = name
         self.voter = voter
         self._port = port
-        self._lock: IO[bytes] | None = None
+        self._lock = FolderLock(self.state_dir, "mesh")
         self._authority: AuthorityFolder | None = None
         self._voter_raw = b""
         self.server: EmbeddedServer | None = None
@@ -45,7 +44,7 @@ class LocalMesh:
         :param via: URL that nodes shall use instead of the server's own
         :raises ConfigError: if the folder cannot be used or is in use, the server is missing or does not start
         """
-        self._acquire()
+        self._lock.acquire()
         now_ms = time.time_ns() // 1_000_000
         self._authority = self._open_authority(now_ms)
         _, voter = local_identity(
@@ -100,27 +99,6 @@ class LocalMesh:
         )
         self.context.save()
 
-    def _acquire(self) -> None:
-        try:
-            self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (self.state_dir / "lock").open("ab")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot use the state directory {self.state_dir}: {error.strerror}",
-                fix="choose a folder you may write, or leave --dir out",
-                item=str(self.state_dir),
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            self._lock = None
-            raise ConfigError(
-                f"the state directory {self.state_dir} is in use by another mesh",
-                fix="stop that one, or choose another folder with --dir",
-                item=str(self.state_dir),
-            ) from None
-
     def node(self, name: str) -> Node:
         """Return a node of this mesh, not yet connected."""
         assert self.context is not None
@@ -134,9 +112,7 @@ class LocalMesh:
         if self.server is not None:
             self.server.stop()
             self.server = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def __enter__(self) -> Self:
         try:

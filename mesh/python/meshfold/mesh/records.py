@@ -55,10 +55,11 @@ class Heartbeat(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Query(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A command for one node."""
+    """A command for one node, with the asker's grants: it may be one that sends no heartbeats."""
 
     command: str
     args: dict[str, Any] = {}
+    grants: list[bytes] = []
 
 
 class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -214,6 +214,7 @@ def _token_text(token_file: Path | None) -> str:
 def join(
     folder: Folder,
     token_file: Annotated[Path | None, typer.Option("--token-file", help="file with the token")] = None,
+    words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     nats: Server = None,
     creds: Annotated[Path | None, typer.Option("--creds", help="creds file for a server of your own")] = None,
     as_json: AsJson = False,
@@ -227,6 +228,13 @@ def join(
     from meshfold.mesh.config import foreign_login, load_settings, tls_of
     from meshfold.mesh.enrolment.joining import join as join_mesh
 
+    if words:
+        # Not repeated. What a shell ran is in its history and in the list of processes.
+        raise ConfigError(
+            "a token on the command line can be read by others",
+            fix="give it by --token-file, MESHFOLD_JOIN_TOKEN or stdin; better ask for a new one",
+            item="token",
+        )
     settings = load_settings(options={"nats": nats, "creds": str(creds) if creds else None})
     login, tls = foreign_login(settings), tls_of(settings)
     if login is not None and tls is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from meshfold.core.errors import GrantDenied, TransportClosed
 from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.local import OPERATOR
+from meshfold.mesh.folders import FolderLock
 from meshfold.mesh.node import Node
 
 __all__ = ("run_on_mesh",)
@@ -20,16 +22,24 @@ ALIVE_S = 0.5
 
 
 def run_on_mesh(
-    context: str | None, options: Mapping[str, Any], work: Callable[[Any], Coroutine[Any, Any, Any]]
+    context: str | None,
+    options: Mapping[str, Any],
+    work: Callable[[Any], Coroutine[Any, Any, Any]],
+    *,
+    publishing: bool,
 ) -> Any:
     """Run `work(node)` in the mesh of `context`. Raises as `Call.run` says."""
     found, _ = find_mesh(context, None, options)
-    return asyncio.run(_run(found, work))
+    with contextlib.ExitStack() as held:
+        if publishing and found.member:
+            # Two lives of one identity at once would be taken for a clone.
+            held.enter_context(FolderLock(found.state_dir, "process that publishes with this identity"))
+        return asyncio.run(_run(found, work, quiet=not publishing))
 
 
-async def _run(context: Context, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+async def _run(context: Context, work: Callable[[Any], Coroutine[Any, Any, Any]], *, quiet: bool) -> Any:
     name = context.member or OPERATOR
-    async with Node(name, context) as node:
+    async with Node(name, context, quiet=quiet) as node:
         if not node.session.grants:
             raise GrantDenied(
                 f"{name} holds no grant in mesh {context.mesh}, so nobody answers it",

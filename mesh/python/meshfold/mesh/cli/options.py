@@ -43,16 +43,18 @@ class Call:
     creds: Path | None
     as_json: bool
 
-    def run(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    def run(self, work: Callable[[Any], Coroutine[Any, Any, Any]], *, publishing: bool = False) -> Any:
         """Run `work(node)` as a node of the mesh that is meant, with the operator's grants where this machine has them.
 
+        :param publishing: whether it is a member while it runs; otherwise it asks and reads, and nobody counts it
+        :raises ConfigError: if it would publish with the identity of a node that runs from the same folder
         :raises GrantDenied: if the node holds no grant at all
         :raises TransportClosed: if the mesh ends meanwhile
         :raises MeshfoldError: as finding and entering the mesh do, and as `work` does
         """
         from meshfold.mesh.cli.on_mesh import run_on_mesh
 
-        return run_on_mesh(self.context, self.options(), work)
+        return run_on_mesh(self.context, self.options(), work, publishing=publishing)
 
     def options(self) -> dict[str, Any]:
         """Settings that the command line gave."""

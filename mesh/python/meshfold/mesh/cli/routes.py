@@ -171,7 +171,7 @@ def publish(
                 await bridge.close()
         return {"route": address.short, "events": published}
 
-    call.emit(call.run(work), lambda found: [])
+    call.emit(call.run(work, publishing=True), lambda found: [])
 
 
 async def _texts(value: str) -> AsyncIterator[tuple[str, str]]:

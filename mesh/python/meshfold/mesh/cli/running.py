@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from meshfold.core import escape_token
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.support import configure_logs, say
 from meshfold.mesh.config import NodeSettings, foreign_login, load_settings, tls_of
 from meshfold.mesh.config.finding import find_mesh
+from meshfold.mesh.context import Context
+from meshfold.mesh.folders import FolderLock, state_folder
 from meshfold.mesh.node import Node
 from meshfold.mesh.node.runner import load_app, run_node
 from meshfold.security import Identity
@@ -34,7 +37,7 @@ def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
     app = load_app(settings.app, settings.read)
     # As process 1 of a container a signal without a handler does nothing: be stoppable while joining and connecting, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    asyncio.run(_run(config, options, settings, Path(settings.dir), app))
+    asyncio.run(_run(config, options, settings, state_folder(Path(settings.dir)), app))
 
 
 async def _run(
@@ -44,18 +47,24 @@ async def _run(
         await _join(settings, folder)
     context, settings = find_mesh(None, config, options)
     name = settings.name or context.member or Identity.parse(context.voters[0]).name
+    lock = FolderLock(_folder_of(context, name), f"process that runs {name}").acquire()
     node = Node(name, context)
     announced = dataclasses.replace(context, pid=os.getpid(), created_ns=time.time_ns())
 
     async def ready(running: Node) -> None:
-        if context.authority_dir is not None:
-            announced.save()
+        announced.save()
         say(f"{name} runs in mesh {context.mesh} as {running.id}")
 
     try:
         await run_node(node, app, on_ready=ready)
     finally:
         announced.unlink()
+        lock.release()
+
+
+def _folder_of(context: Context, name: str) -> Path:
+    """Where a node's own files are: several run from the folder of one authority."""
+    return context.state_dir if context.member else context.state_dir / "nodes" / escape_token(name)
 
 
 def _token(settings: NodeSettings) -> str:

@@ -14,6 +14,7 @@ from meshfold.mesh.broker.server import CONTROL_LINE_BYTES, PAYLOAD_BYTES
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.authority_folder import AuthorityFolder, RootLock, write_private
 from meshfold.mesh.enrolment.local import local_identity
+from meshfold.mesh.folders import state_folder
 from meshfold.mesh.transport import check_url
 from meshfold.security import Identity
 
@@ -49,6 +50,7 @@ def found_mesh(
             raise ConfigError(
                 f"{name!r} cannot be the name of a {what}", fix="use a-z, 0-9 and -, at most 48", item=what
             )
+    folder = state_folder(folder)
     authority = folder / "authority"
     if (authority / "root.sealed").exists():
         raise ConfigError(f"{folder} already holds a mesh", fix="choose another folder", item="--dir")

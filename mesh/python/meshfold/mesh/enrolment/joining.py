@@ -14,6 +14,7 @@ from meshfold.core.errors import ConfigError, FrameRejected, TransportTimeout
 from meshfold.core.ports import Transport
 from meshfold.mesh.enrolment.authority_folder import keep_grants, write_private
 from meshfold.mesh.enrolment.member_folder import MemberFile, MemberFolder
+from meshfold.mesh.folders import state_folder
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login, NatsTransport
 from meshfold.security import Grant, Identity, IssuerCertificate, NodeKeys
@@ -53,6 +54,7 @@ async def join(
     :raises TransportTimeout: if no issuer answers
     """
     token = JoinToken.decode(text)
+    folder = state_folder(folder)
     if MemberFolder.exists(folder):
         raise ConfigError(
             f"a node has already joined in {folder}",

@@ -58,15 +58,22 @@ class Heartbeats:
         self._policy_epoch = policy_epoch
         self._counter = 0
         self._job: asyncio.Task[None] | None = None
+        self._listening = False
 
     @property
     def running(self) -> bool:
         """Whether they are sent."""
         return self._job is not None
 
+    async def listen(self) -> None:
+        """Hear everyone's, and send none: who only asks is no member."""
+        if not self._listening:
+            self._listening = True
+            await self._transport.subscribe(self._subjects.every("h"), self._on_message)
+
     async def start(self) -> None:
         """Listen to everyone's and begin to send."""
-        await self._transport.subscribe(self._subjects.every("h"), self._on_message)
+        await self.listen()
         self._job = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:

@@ -55,8 +55,16 @@ class Node:
     (the loop that runs). Routes are shared and read by bridges; see `Bridge` for what they promise.
     """
 
-    def __init__(self, name: str, context: Context, *, telemetry: TelemetrySettings | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        *,
+        telemetry: TelemetrySettings | None = None,
+        quiet: bool = False,
+    ) -> None:
         self._name = name
+        self._quiet = quiet
         if telemetry is None:
             # Commands are the operator's: short, many, and nobody looks for their traces.
             telemetry = (
@@ -278,7 +286,9 @@ class Node:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        session = Session(self._name, self._context, self._enrolment, self._graph, self._telemetry)
+        session = Session(
+            self._name, self._context, self._enrolment, self._graph, self._telemetry, quiet=self._quiet
+        )
         self._session, self._answers = session, Answers(session)
         try:
             await session.start()

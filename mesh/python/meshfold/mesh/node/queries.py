@@ -58,6 +58,8 @@ class _Party:
         subjects: Subjects,
         hlc: HybridClock,
         policy_epoch: Callable[[], int],
+        grants: Callable[[], list[bytes]],
+        show: Callable[[Identity, list[bytes]], None],
     ) -> None:
         self._identity = identity
         self._transport = transport
@@ -67,6 +69,8 @@ class _Party:
         self._subjects = subjects
         self._hlc = hlc
         self._policy_epoch = policy_epoch
+        self._grants = grants
+        self._show = show
 
     def _seal(self, kind: FrameKind, recipient: Identity, body: bytes, subject: str) -> bytes:
         box = self._sealer.seal_box(
@@ -93,7 +97,7 @@ class Asker(_Party):
         :raises FrameRejected: if the answer is not authentic
         """
         subject = self._subjects.node("q", recipient.tag)
-        data = self._seal(FrameKind.QUERY, recipient, encode(Query(command, args)), subject)
+        data = self._seal(FrameKind.QUERY, recipient, encode(Query(command, args, self._grants())), subject)
         message = await self._transport.request(subject, data, timeout_s=timeout_s)
         opened = self._open(message.data, f"{_ANSWER}.{self._identity.tag.hex()}")
         if opened.sender.tag != recipient.tag:
@@ -149,6 +153,7 @@ class Responder(_Party):
             query = decode(opened.body, Query)
             if len(self._jobs) >= QUESTIONS_MAX:
                 raise FrameRejected("limit", "too many questions at once")
+            self._show(opened.sender, query.grants)
         except FrameRejected as error:
             self._reject(error.reason, message.subject)
             return

@@ -27,17 +27,13 @@ App = Callable[[Node, asyncio.Event], Awaitable[None]]
 
 async def sampler(node: Node, stop: asyncio.Event) -> None:
     """Publish telemetry of this host on `NAME/host/...` at 20 Hz."""
-    from meshfold.mesh.up.sampler import FAST_HZ, Sampler, routes_of
+    from meshfold.mesh.up.sampler import Sampler, routes_of
 
     routes = routes_of(node.name)
     for r in routes.values():
         node.graph.configure_retention(r, history=HISTORY)
         await node.share(r).ready(READY_S)
-    sampler = Sampler(node.graph, routes)
-    while not stop.is_set():
-        sampler.round()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1 / FAST_HZ)
+    await Sampler(node.graph, routes).run(stop)
 
 
 def reader(routes: list[str]) -> App:

@@ -45,6 +45,8 @@ UPKEEP_S = 600.0
 #: A node without any grant asks so often whether one came.
 GRANTLESS_S = 5.0
 PROBLEMS_MAX = 64
+#: Grants that a heartbeat or a question may show; what is beyond is not looked at.
+GRANTS_SHOWN_MAX = 64
 #: Refusals kept for `refusals` and the live view.
 REFUSALS_MAX = 256
 
@@ -53,9 +55,18 @@ class Session:
     """The running parts of a node and how they are joined."""
 
     def __init__(
-        self, name: str, context: Context, enrolment: Enrolment, graph: Graph, telemetry: TelemetrySettings
+        self,
+        name: str,
+        context: Context,
+        enrolment: Enrolment,
+        graph: Graph,
+        telemetry: TelemetrySettings,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.name = name
+        #: whether it only asks and reads: it sends no heartbeats, so nobody counts it as a member
+        self.quiet = quiet
         self.context = context
         self.graph = graph
         self.enrolment = enrolment
@@ -114,6 +125,8 @@ class Session:
             self.subjects,
             self.hlc,
             lambda: self.policy_epoch,
+            lambda: [grant.raw for grant in self.grants.values()],
+            self._shown,
         )
         self.asker = Asker(*parts)
         self.responder = Responder(*parts, reject=self.reject, denied=self._denied)
@@ -172,12 +185,15 @@ class Session:
         await self.responder.start()
         if self.grants:
             await self._fetch_keys()
-            await self.heartbeats.start()
+            await self._appear()
         else:
             await self._refresh(renew=False)
         self._upkeep_job = self.loop.create_task(self._upkeep())
         if self.control is not None and self.context.authority_dir is not None:
             await self._open_door(AuthorityFolder.open(self.context.authority_dir), self.control)
+
+    async def _appear(self) -> None:
+        await (self.heartbeats.listen() if self.quiet else self.heartbeats.start())
 
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer."""
@@ -253,7 +269,7 @@ class Session:
             if changed or renew:
                 await self.transport.renew()
             if self.grants and not self.heartbeats.running:
-                await self.heartbeats.start()
+                await self._appear()
         except MeshfoldError as error:
             # A node without a grant is told so at each question; it goes on to ask.
             if had:
@@ -419,12 +435,16 @@ class Session:
             closing=closing,
         )
 
-    def _heard(self, sender: Identity, incarnation: bytes, heartbeat: Heartbeat) -> None:
-        for raw in heartbeat.grants:
+    def _shown(self, sender: Identity, grants: list[bytes]) -> None:
+        """Take in the grants that a node shows, as far as they hold."""
+        for raw in grants[:GRANTS_SHOWN_MAX]:
             try:
                 self.book.add(Grant.parse(raw), self.hlc.now_ms())
             except FrameRejected as error:
                 self.reject(error.reason, f"grant of {sender.name}")
+
+    def _heard(self, sender: Identity, incarnation: bytes, heartbeat: Heartbeat) -> None:
+        self._shown(sender, heartbeat.grants)
         before, last = self.directory.incarnation(sender.tag), self.directory.last(sender.tag)
         if self.directory.heard(sender.tag, incarnation, heartbeat) and before is not None:
             self._ended(sender.tag, before, clean=last is not None and last.closing)

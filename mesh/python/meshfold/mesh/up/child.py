@@ -15,21 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meshfold.core import Event, Route, route
+from meshfold.core import Event
 from meshfold.core.errors import GrantDenied, MeshfoldError, NotLeader
 from meshfold.mesh.context import Context
 from meshfold.mesh.node import Node
 from meshfold.mesh.telemetry import TelemetrySettings
-from meshfold.mesh.up.sampler import FAST_HZ, SCHEMA, Sample, Sampler, routes_of
+from meshfold.mesh.up.sampler import PRESSURE, Sample, Sampler, routes_of
 
-__all__ = ("PRESSURE", "main")
+__all__ = ("main",)
 
 READY_S = 20.0
 #: Events of each route that `why` can answer for.
 HISTORY = 1024
 #: The election whose leader derives the route below.
 WRITER = "pressure"
-PRESSURE: Route[Sample] = route("hub", "host", "pressure", schema=SCHEMA)
 
 
 def tell(event: str, **fields: Any) -> None:
@@ -45,13 +44,7 @@ async def edge(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
         await node.share(r).ready(READY_S)
     node.read(PRESSURE)
     tell("ready")
-    sampler = Sampler(node.graph, routes_of(), marks)
-    while not stop.is_set():
-        sampler.round()
-        try:
-            await asyncio.wait_for(stop.wait(), 1 / FAST_HZ)
-        except TimeoutError:
-            continue
+    await Sampler(node.graph, routes_of(), marks).run(stop)
 
 
 async def hub(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 from meshfold.core import Graph, Route, Schema, route
 
-__all__ = ("FAST_HZ", "Sample", "Sampler", "routes_of")
+__all__ = ("FAST_HZ", "PRESSURE", "Sample", "Sampler", "routes_of")
 
 FAST_HZ = 20.0
 PROCESSES = 5
@@ -71,6 +73,7 @@ def _streams() -> tuple[str, ...]:
 
 
 SCHEMA: Schema[Sample] = Schema.json(Sample, name="host-sample")
+PRESSURE: Route[Sample] = route("hub", "host", "pressure", schema=SCHEMA)
 TOP_SCHEMA: Schema[Top] = Schema.json(Top, name="host-top")
 
 
@@ -92,6 +95,16 @@ class Sampler:
         self._routes = routes
         self._marks = marks or {}
         self._rounds = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish rounds at 20 Hz until told to stop. A round that took too long is not made up for."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        while not stop.is_set():
+            self.round()
+            due_s = max(due_s + 1 / FAST_HZ, loop.time())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), due_s - loop.time())
 
     def round(self) -> None:
         """Publish every fast route, and once a second the top processes."""

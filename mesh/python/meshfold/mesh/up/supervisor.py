@@ -20,12 +20,13 @@ from typing import Any
 
 from meshfold.core.errors import MeshfoldError
 from meshfold.mesh.broker import server_version
+from meshfold.mesh.folders import state_folder
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
 from meshfold.mesh.telemetry import TelemetrySettings, merge, require_exporter
-from meshfold.mesh.up.child import PRESSURE
 from meshfold.mesh.up.children import Child
-from meshfold.mesh.up.sampler import routes_of
+from meshfold.mesh.up.leftovers import PREFIX, sweep
+from meshfold.mesh.up.sampler import PRESSURE, routes_of
 from meshfold.mesh.up.tap import WireTap
 
 __all__ = ("Stopped", "Supervisor")
@@ -76,9 +77,12 @@ class Supervisor:
         self._for_s = for_s
         self._say = say
         self._show = show
-        self._temporary = tempfile.TemporaryDirectory(prefix="meshfold-") if folder is None else None
+        sweep()
+        self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX) if folder is None else None
         self._folder = (
-            folder if folder is not None else Path(self._temporary.name if self._temporary else ".")
+            state_folder(folder)
+            if folder is not None
+            else Path(self._temporary.name if self._temporary else ".")
         )
         self._names = ["hub", "edge", *(f"node-{n}" for n in range(3, nodes + 1)), "outsider"]
         self._marks = {name: secrets.token_hex(16) for name in (*routes_of(), "pressure")}
@@ -205,11 +209,12 @@ class Supervisor:
     async def _finish(self, operator: Node) -> dict[str, Any]:
         self._say("draining")
         why, trace = await self._causes(operator)
-        for name in self._names:
-            if name not in ("hub", "outsider"):
-                await self._children[name].stop()
+        before = await self._document(operator)
+        await self._children["edge"].stop()
         await asyncio.sleep(SETTLE_S)
         document = await self._document(operator)
+        # What the edge had read itself is known from before it stopped.
+        document["routes"] += [row for row in before["routes"] if row["reader"] == "edge"]
         document["why"], document["trace"] = why, trace
         return document
 

@@ -14,6 +14,7 @@ __all__ = ("render", "render_svg")
 
 #: Characters of a value that are shown.
 LATEST_CHARS = 30
+SVG_COLUMNS = 132
 _FONT_FACE = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 
@@ -52,14 +53,15 @@ def render(document: dict[str, Any]) -> Group:
         ),
     ]
     lines += [
-        Text(f"refused  {refusal['error'][:110]}", style="yellow") for refusal in document["refused"][:3]
+        Text(f"refused  {refusal['error']}", style="yellow", no_wrap=True, overflow="ellipsis")
+        for refusal in document["refused"][:3]
     ]
     return Group(table, *lines)
 
 
 def render_svg(document: dict[str, Any]) -> str:
     """The same screen as SVG text."""
-    console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=SVG_COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(render(document))
     # Without the fonts that the template would load from elsewhere: a picture needs no network.
     return _FONT_FACE.sub("", console.export_svg(title="meshfold up"))
