@@ -48,6 +48,7 @@ types: bootstrap
 
 fix: bootstrap
 	$(BIN)/python tools/registry.py
+	$(BIN)/python tools/examples.py
 	cargo fmt --all
 	cargo clippy --quiet --fix --allow-dirty --allow-staged --workspace --all-targets
 	$(BIN)/ruff check --fix .

@@ -241,6 +241,16 @@ def registry(root: Path, paths: list[Path]) -> Iterator[str]:
         yield f"core/registry.toml: generated files are stale, run `make fix` ({(done.stdout + done.stderr).strip()})"
 
 
+def examples(root: Path, paths: list[Path]) -> Iterator[str]:
+    """The tables of examples are those of the examples."""
+    if not (root / "tools/examples.py").exists():
+        return
+    command = (sys.executable, "tools/examples.py", "--check")
+    done = subprocess.run(command, cwd=root, check=False, text=True, capture_output=True)
+    if done.returncode:
+        yield f"examples: {done.stderr.strip()}"
+
+
 Check = Callable[[Path, list[Path]], Iterator[str]]
 CHECKS: tuple[Check, ...] = (
     file_sizes,
@@ -253,6 +263,7 @@ CHECKS: tuple[Check, ...] = (
     sleeps,
     test_folders,
     registry,
+    examples,
 )
 
 

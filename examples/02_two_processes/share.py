@@ -1,4 +1,4 @@
-"""Share one route with the mesh: run `meshfold up` first, then this, then read.py."""
+"""Share one route with the mesh. Needs: a running `meshfold up`."""
 
 import asyncio
 import itertools

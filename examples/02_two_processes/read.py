@@ -1,4 +1,4 @@
-"""Read a route that another process shares: prints five events and stops."""
+"""Read a route that another process shares. Needs: a running `meshfold up`, and share.py beside it."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def main() -> None:
         node.read(temperature)
         seen = 0
         async for event in node.graph.stream(temperature):
-            print(event.value, event.id)
+            print(event.value, "is event", event.seq, "of", event.route.text)
             seen += 1
             if seen == 5:
                 break
