@@ -1,6 +1,7 @@
 //! The only crate that knows Python; one thin file per concept, plain data across the boundary.
 
 mod codec;
+mod consensus;
 mod convert;
 mod errors;
 mod event;
@@ -18,6 +19,8 @@ mod versions;
 mod _native {
     #[pymodule_export]
     use crate::codec::{check_json, decode_scalar, encode_scalar};
+    #[pymodule_export]
+    use crate::consensus::crc32c;
     #[pymodule_export]
     use crate::event::Event;
     #[pymodule_export]

@@ -1,45 +1,65 @@
 """`SoloLog`: the control log of a group with one voter - durable, linearizable, on one disk.
 
-Rules: an entry is written and fsynced before it is applied and before `put` returns; a failed write poisons the log until
-it is opened anew, because after a failed fsync nobody knows what is on disk; each opening begins a new term, on disk
-before anything else.
+Rules: an entry is written and fsynced before it is applied and before `put` returns; commands that wait together are written
+together, in a thread, so that the disk holds up nobody's keep-alives; after a failed sync nothing is acknowledged until the
+log is opened anew, because nobody knows what is on disk; each opening begins a new term, on disk before anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from meshfold.consensus.hard_state import HardStateFile
-from meshfold.consensus.wal import RECORD_BYTES_MAX, Entry, encode_entry, scan
-from meshfold.core.errors import ConfigError, NoQuorum, StoreDamaged, TooLarge
-from meshfold.core.ports import Change, Clock, LogStatus, Versioned
+from meshfold.consensus.commands import Command, Op
+from meshfold.consensus.disk import Disk, OsDisk
+from meshfold.consensus.key_values import KeyValues
+from meshfold.consensus.log_store import LogStore
+from meshfold.consensus.wal import Entry, Kind
+from meshfold.core.errors import MeshfoldError, NoQuorum, StoreDamaged
+from meshfold.core.ports import Change, LogStatus, Versioned
 
 __all__ = ("SoloLog",)
 
-ENTRY_BYTES_MAX: Final = RECORD_BYTES_MAX - 4096
-KEY_BYTES_MAX: Final = 1024
+#: Commands that wait at a time; further callers wait their turn.
+WAITING_MAX: Final = 1024
+#: What is written together.
+BATCH_ENTRIES_MAX: Final = 256
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+#: A log of this many bytes is compacted, if it is also twice as long as the state that it made.
+COMPACT_BYTES: Final = 4 * 1024 * 1024
+
+
+class _Waiting:
+    """A command and who waits for it."""
+
+    __slots__ = ("command", "done", "size")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.size = len(command.key) + len(command.value)
+        self.done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
 
 class SoloLog:
     """A control log with one voter. Implements `meshfold.core.ports.ControlLog`."""
 
-    def __init__(self, folder: Path, group: str, node: str, lock: int, log: int, hard: HardStateFile) -> None:
-        self._folder = folder
+    def __init__(self, store: LogStore, group: str, node: str, disk_thread: ThreadPoolExecutor) -> None:
+        self._store = store
         self._group = group
         self._node = node
-        self._lock = lock
-        self._log = log
-        self._hard = hard
-        self._entries: list[Entry] = []
-        self._values: dict[str, Versioned] = {}
-        self._length = 0
-        self._poisoned: str | None = None
-        self._grown = asyncio.Event()
+        self._thread = disk_thread
+        self.state = KeyValues()
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._turns = asyncio.Semaphore(WAITING_MAX)
+        self._writer: asyncio.Task[None] | None = None
+        self._compact_at = COMPACT_BYTES
+        #: why the last compaction did not succeed; the log goes on without it
+        self.compaction_failed: str | None = None
         self._closed = False
 
     @classmethod
@@ -49,166 +69,203 @@ class SoloLog:
         *,
         group: str = "control",
         node: str,
-        clock: Clock | None = None,
         recover_to: int | None = None,
+        disk: Disk | None = None,
     ) -> SoloLog:
         """Open or make the log in `directory` and begin a new term.
 
-        :param recover_to: give up everything from this byte offset on, after damage was reported
-        :raises ConfigError: if the folder cannot be used or another process holds it
+        :param recover_to: give up everything from this byte offset on, after damage was reported; the indexes given up
+            are never used again
+        :param disk: another disk than that of the operating system
+        :raises ConfigError: if the folder cannot be used or another process holds it, naming that one
         :raises StoreDamaged: if the log is damaged below what it acknowledged, naming the offset
         """
+        store = LogStore(directory, disk or OsDisk(directory, node), recover_to=recover_to)
+        made = cls(store, group, node, ThreadPoolExecutor(1, thread_name_prefix="meshfold-log"))
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-                raise ConfigError(
-                    f"the control log in {directory} is open in another process",
-                    fix="stop that one",
-                    item=str(directory),
-                ) from None
-            log = os.open(directory / "log", os.O_RDWR | os.O_CREAT, 0o600)
-            hard = HardStateFile(directory / "state")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot use the control log in {directory}: {error.strerror}", item=str(directory)
-            ) from error
-        made = cls(directory, group, node, lock, log, hard)
-        try:
-            made._recover(recover_to)
+            made._restore(directory)
         except BaseException:
             made.close()
             raise
         return made
 
-    def _recover(self, recover_to: int | None) -> None:
-        data = b""
-        while chunk := os.pread(self._log, 1 << 20, len(data)):
-            data += chunk
-        acked = self._hard.state.acked
-        if recover_to is not None:
-            data, acked = data[:recover_to], min(acked, recover_to)
-        found = scan(data)
-        if found.end < acked:
-            raise StoreDamaged(
-                f"the control log {self._folder / 'log'} is damaged at byte {found.end}, below the acknowledged {acked}",
-                fix=f"restore the file, or give up what follows with --recover-to {found.end}",
-                path=str(self._folder / "log"),
-                offset=found.end,
-            )
-        if data and self._hard.state.version == 0 and recover_to is None:
-            raise StoreDamaged(
-                f"{self._folder / 'state'} is lost or damaged, so nobody knows what the control log acknowledged",
-                fix=f"restore the file, or accept what the log holds with --recover-to {found.end}",
-                path=str(self._folder / "state"),
-                offset=0,
-            )
-        os.ftruncate(self._log, found.end)
-        os.fsync(self._log)
-        self._length = found.end
-        for entry in found.entries:
-            self._apply(entry)
-        last = self._entries[-1].term if self._entries else 0
-        # A lost slot may have held the newest term, which must not be used twice.
-        step = 2 if self._hard.slot_lost else 1
-        self._hard.write(term=max(self._hard.state.term, last) + step, acked=self._length)
-        folder = os.open(self._folder, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-    def _apply(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        if entry.value is None:
-            self._values.pop(entry.key, None)
-        else:
-            self._values[entry.key] = Versioned(entry.value, entry.index)
-        grown, self._grown = self._grown, asyncio.Event()
-        grown.set()
-
-    def _append(self, key: str, value: bytes | None) -> int:
-        if self._poisoned is not None or self._closed:
-            raise NoQuorum(
-                f"the control log takes no entries: {self._poisoned or 'closed'}", group=self._group
-            )
-        size = len(key.encode()) + len(value or b"")
-        if size > ENTRY_BYTES_MAX or len(key.encode()) > KEY_BYTES_MAX:
-            raise TooLarge(
-                f"an entry of {size} bytes",
-                fix=f"use at most {ENTRY_BYTES_MAX}",
-                size_bytes=size,
-                limit_bytes=ENTRY_BYTES_MAX,
-            )
-        entry = Entry(len(self._entries) + 1, self._hard.state.term, key, value)
-        record = encode_entry(entry)
+    def _restore(self, directory: Path) -> None:
+        store = self._store
+        if store.snapshot is not None:
+            self.state.load(store.snapshot)
+        for entry in store.entries:
+            try:
+                command = Command.decode(entry.data) if entry.kind == Kind.COMMAND else None
+            except ValueError as error:
+                raise StoreDamaged(
+                    f"entry {entry.index} of {directory} is no command: {error}",
+                    path=str(directory),
+                    offset=0,
+                ) from None
+            self.state.apply(entry.index, command)
         try:
-            written = os.pwrite(self._log, record, self._length)
-            if written != len(record):
-                raise OSError(28, "No space left on device")
-            os.fsync(self._log)
-            self._hard.write(term=self._hard.state.term, acked=self._length + len(record))
+            store.begin_term()
         except OSError as error:
-            # What is on disk now is unknown: nothing was acknowledged, and nothing more is until a fresh start.
-            self._poisoned = f"{error.strerror}; restart the voter"
-            raise NoQuorum(f"the entry could not be stored: {self._poisoned}", group=self._group) from error
-        self._length += len(record)
-        self._apply(entry)
-        return entry.index
+            raise self._unstored(error) from error
+
+    def _unstored(self, error: OSError) -> NoQuorum:
+        why = error.strerror or str(error)
+        fix = "restart the voter" if self._store.poisoned else "free some space and try again"
+        return NoQuorum(
+            f"the entry could not be stored: {why}",
+            fix=fix,
+            group=self._group,
+            retry=not self._store.poisoned,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed or self._store.poisoned:
+            why = self._store.poisoned or "closed"
+            raise NoQuorum(
+                f"the control log takes no entries: {why}", fix="restart the voter", group=self._group
+            )
+
+    async def submit(self, command: Command) -> int | None:
+        """Commit a command and return its index, or None for a comparison that did not hold.
+
+        A command whose id was applied before is not applied again: its first index is returned.
+
+        :raises NoQuorum: if it could not be stored; it was not acknowledged
+        :raises TooLarge: if it exceeds the limits of an entry or of the state; nothing was written
+        :raises WiringError: if the key cannot be one
+        """
+        command.check()
+        async with self._turns:
+            self._check_open()
+            before = self.state.done(command)
+            if before is not None:
+                return before
+            if not self.state.could_hold(command):
+                return None
+            self.state.check_room(command, self._waiting_bytes)
+            waiting = _Waiting(command)
+            self._waiting.append(waiting)
+            self._waiting_bytes += waiting.size
+            if self._writer is None:
+                self._writer = asyncio.get_running_loop().create_task(self._write())
+            return await waiting.done
+
+    async def _write(self) -> None:
+        """Write what waits, batch by batch, until nothing does."""
+        batch: list[_Waiting] = []
+        try:
+            while self._waiting:
+                batch = self._next_batch()
+                await self._write_batch(batch)
+        except BaseException as error:
+            # Cancelled, or a defect: nobody may wait for ever, and what is on disk is unknown.
+            self._store.poisoned = self._store.poisoned or f"writing ended with {error!r}"
+            self._refuse(
+                batch + list(self._waiting), NoQuorum("the entry may not be stored", group=self._group)
+            )
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            raise
+        finally:
+            self._writer = None
+
+    async def _write_batch(self, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        first, term = self._store.last_index + 1, self._store.hard.term
+        entries = [
+            Entry(first + at, term, Kind.COMMAND, waiting.command.encode())
+            for at, waiting in enumerate(batch)
+        ]
+        try:
+            self._check_open()
+            await loop.run_in_executor(self._thread, self._store.append, entries)
+        except (OSError, MeshfoldError) as error:
+            self._refuse(batch, self._unstored(error) if isinstance(error, OSError) else error)
+            return
+        for entry, waiting in zip(entries, batch, strict=True):
+            index = self.state.apply(entry.index, waiting.command)
+            if not waiting.done.done():
+                waiting.done.set_result(index)
+        await self._compact(loop)
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch = [self._waiting.popleft()]
+        size = batch[0].size
+        while self._waiting and len(batch) < BATCH_ENTRIES_MAX:
+            if size + self._waiting[0].size > BATCH_BYTES_MAX:
+                break
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size
+        self._waiting_bytes -= size
+        return batch
+
+    @staticmethod
+    def _refuse(batch: list[_Waiting], error: MeshfoldError) -> None:
+        for waiting in batch:
+            if not waiting.done.done():
+                waiting.done.set_exception(error)
+
+    async def _compact(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed or self._store.log_bytes < max(self._compact_at, 2 * self.state.bytes):
+            return
+        snapshot = self.state.dump(self._store.hard.term)
+        try:
+            await loop.run_in_executor(self._thread, self._store.compact, snapshot)
+            self._compact_at, self.compaction_failed = COMPACT_BYTES, None
+        except OSError as error:
+            # Not needed for anything that was promised: try again when the log has grown further.
+            self._compact_at = 2 * self._store.log_bytes
+            self.compaction_failed = error.strerror or str(error)
 
     async def get(self, key: str) -> Versioned | None:
-        """Return the value as of now, or None."""
-        return self._values.get(key)
+        """Return the value as of now, or None.
+
+        :raises NoQuorum: if the log was closed
+        """
+        if self._closed:
+            self._check_open()
+        return self.state.values.get(key)
 
     async def put(self, key: str, value: bytes) -> int:
-        """Write and return the index; the entry is fsynced on return.
-
-        :raises NoQuorum: if it could not be stored; nothing was acknowledged
-        :raises TooLarge: if key and value exceed the limit; nothing was written
-        """
-        return self._append(key, value)
+        """Write and return the index; the entry is fsynced on return. Raises as `submit`."""
+        index = await self.submit(Command(Op.PUT, key, value))
+        assert index is not None
+        return index
 
     async def delete(self, key: str) -> int:
-        """Remove a key and return the index. Raises as `put`."""
-        return self._append(key, None)
+        """Remove a key and return the index. Raises as `submit`."""
+        index = await self.submit(Command(Op.DELETE, key))
+        assert index is not None
+        return index
 
     async def compare_and_set(self, key: str, value: bytes, version: int) -> int | None:
-        """Write only if the key's version is `version` (0: absent); the index, or None. Raises as `put`."""
-        known = self._values.get(key)
-        if (known.version if known is not None else 0) != version:
-            return None
-        return self._append(key, value)
+        """Write only if the key's version is `version` (0: absent); the index, or None. Raises as `submit`."""
+        return await self.submit(Command(Op.COMPARE_AND_SET, key, value, version))
 
-    async def watch(self, prefix: str, *, after: int = 0) -> AsyncIterator[Change]:
-        """Yield committed changes of keys beginning with `prefix` and an index above `after`, in order, gap-free."""
-        at = after
-        while not self._closed:
-            grown = self._grown
-            while at < len(self._entries):
-                entry = self._entries[at]
-                at += 1
-                if entry.key.startswith(prefix):
-                    yield Change(entry.index, entry.key, entry.value)
-            if grown is self._grown:
-                await grown.wait()
+    def watch(self, prefix: str, *, after: int = 0) -> AsyncIterator[Change]:
+        """Yield committed changes of keys beginning with `prefix` and an index above `after`, in order, gap-free.
+
+        What is further back than the changes kept is yielded as the current values first. It ends with the log.
+        """
+        return self.state.watch(prefix, after)
 
     async def snapshot(self, prefix: str = "") -> Mapping[str, Versioned]:
         """All keys beginning with `prefix`, consistent at one index."""
-        return {key: value for key, value in sorted(self._values.items()) if key.startswith(prefix)}
+        return self.state.snapshot(prefix)
 
     def status(self) -> LogStatus:
         """Where the group stands: the one voter leads it."""
-        return LogStatus(
-            self._group, self._node, self._hard.state.term, len(self._entries), (self._node,), self._node
-        )
+        term = self._store.hard.term
+        return LogStatus(self._group, self._node, term, self.state.applied, (self._node,), self._node)
 
     def close(self) -> None:
-        """Close the files and end watches. Idempotent."""
+        """Close the files and end watches; what waits to be written is refused with `NoQuorum`. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        self._grown.set()
-        self._hard.close()
-        os.close(self._log)
-        os.close(self._lock)
+        self.state.end()
+        refused = NoQuorum("the control log was closed", fix="restart the voter", group=self._group)
+        self._refuse(list(self._waiting), refused)
+        self._waiting.clear()
+        self._thread.shutdown(wait=True)
+        self._store.close()

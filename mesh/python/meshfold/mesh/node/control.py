@@ -80,7 +80,7 @@ class Control:
         :raises StoreDamaged: if the log is damaged below what it acknowledged
         :raises ConfigError: if another process holds it
         """
-        log = SoloLog.open(folder / "log", group=GROUP, node=identity.name, clock=hlc.clock)
+        log = SoloLog.open(folder / "log", group=GROUP, node=identity.name)
         path = folder / "keys"
         store = KeyStore.load(path) if path.exists() else KeyStore.generate(path)
         tree = KeyTree(identity.cluster, store)
