@@ -87,7 +87,7 @@ class Party:
             "hlc": self.mesh.clock.ms << 16,
             "policy_epoch": self.mesh.book.policy.epoch,
         }
-        return self.sealer.seal_events(address, **(fields | changes))
+        return self.sealer.events(address, **(fields | changes))
 
 
 class Mesh:

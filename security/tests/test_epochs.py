@@ -276,7 +276,7 @@ def test_chacha20_poly1305_is_the_other_suite(mesh: Mesh) -> None:
 
 def test_a_group_route_is_taken_unsigned_where_it_is_declared_so(mesh: Mesh) -> None:
     row = Row(mesh)
-    frames = [mesh.edge.seal(signed=False) for _ in range(VARIANTS)]
+    frames = [mesh.edge.seal(secrecy="group") for _ in range(VARIANTS)]
     row.refuses((frame.whole() for frame in frames), "unsigned")
     hub = mesh.hub.opener
     assert hub.open_events("d", SECRET, frames[0].whole(), allow_unsigned=True).payload == b"the payload"

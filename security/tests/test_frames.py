@@ -88,7 +88,7 @@ def test_every_flipped_bit_and_every_truncation_is_refused(mesh: Mesh) -> None:
 
 
 def test_a_member_without_own_cannot_publish(mesh: Mesh) -> None:
-    forged = mesh.hub.sealer.seal_events(
+    forged = mesh.hub.sealer.events(
         SECRET,
         schema_id=b"s" * 8,
         first_seq=1,
@@ -110,8 +110,9 @@ def test_frames_of_another_time_are_refused(mesh: Mesh, hlc_ms: int, expected: s
 
 
 def test_plaintext_needs_a_declaration_on_the_readers_side(mesh: Mesh) -> None:
-    frame = mesh.edge.sealer.plain_events(
+    frame = mesh.edge.sealer.events(
         OTHER,
+        secrecy="none",
         schema_id=b"s" * 8,
         first_seq=1,
         count=1,

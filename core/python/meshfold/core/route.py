@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 from meshfold._native import RouteBase
 from meshfold.core.address import Address
@@ -12,7 +12,7 @@ from meshfold.core.schema import Schema
 __all__ = ("Route", "Secrecy", "route")
 
 T = TypeVar("T")
-Secrecy = Literal["sealed", "none"]
+Secrecy = Literal["sealed", "group", "none"]
 
 
 class Route(RouteBase, Generic[T]):
@@ -81,10 +81,15 @@ def route(
     """Declare a route.
 
     :param owner: who publishes it, in plain text; with `family` and `stream` it is escaped into tokens
-    :param secrecy: `none` is the only way to plaintext on the wire; it taints events TRUST_PLAINTEXT
+    :param secrecy: `sealed` seals and signs each frame. `group` seals and does not sign: cheaper, and anyone who may read
+        the route can forge it, so owner and reader both have to declare it. `none` is the only way to plaintext on the wire;
+        it taints events TRUST_PLAINTEXT
+    :param shreddable: its keys are drawn and not derived, so that `meshfold key shred` can make an epoch unreadable
     :raises WiringError: if a token is empty or too long, or plane, layer or variant is unknown or does not fit
     """
-    if secrecy not in ("sealed", "none"):
-        raise WiringError(f"unknown secrecy {secrecy!r}", fix="use 'sealed' or 'none'", item="secrecy")
+    if secrecy not in get_args(Secrecy):
+        raise WiringError(
+            f"unknown secrecy {secrecy!r}", fix=f"use one of {', '.join(get_args(Secrecy))}", item="secrecy"
+        )
     address = Address.of(owner, family, stream, plane=plane, layer=layer, variant=variant)
     return Route(address, schema, secrecy, shreddable)

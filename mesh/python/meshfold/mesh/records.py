@@ -33,6 +33,9 @@ class Checkpoint(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sent_seq: int
     pending: int
     dropped: dict[str, int]
+    #: where the sealer stands: a reader after an unclean stop takes nothing below it
+    generation: int = 0
+    frame_ctr: int = 0
 
 
 class Heartbeat(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -50,6 +53,10 @@ class Heartbeat(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     routes: list[Checkpoint]
     reads: list[str]
     groups: list[dict[str, Any]] = []
+    #: this life's start record (SR1); empty for one that is not on a disk
+    start: bytes = b""
+    #: the newest wrapping key's record (WR1), if it was ever replaced
+    wrap: bytes = b""
     #: True on the last heartbeat of a clean stop: the counters are final
     closing: bool = False
 

@@ -110,6 +110,10 @@ class GrantBook:
         self.policy = policy
         self._decisions.clear()
 
+    def holders(self) -> list[bytes]:
+        """Tags of everyone whose grants are held."""
+        return list(self._grants)
+
     def grants_of(self, tag: bytes) -> list[Grant]:
         """Grants of a holder that hold now."""
         return [grant for grant in self._grants.get(tag, {}).values() if self._fault(grant) is None]

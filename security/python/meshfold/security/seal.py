@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from meshfold.core import Address
 from meshfold.core.registry import FrameKind
+from meshfold.core.route import Secrecy
 from meshfold.security.compress import pack
 from meshfold.security.epochs import ZERO, pack_vector
 from meshfold.security.fork import Guarded
@@ -89,6 +90,15 @@ class EventFrame:
         return self.header.encode() + self.meta_section + digest + self.signature
 
 
+_FLAGS: Final[dict[str, int]] = {"sealed": Flags.ENC | Flags.SIG, "group": Flags.ENC, "none": Flags.SIG}
+
+
+def _smaller(data: bytes, flags: int, flag: int) -> tuple[bytes, int]:
+    """The section compressed, where that helps."""
+    packed = pack(data)
+    return (packed, flags | flag) if len(packed) < len(data) else (data, flags)
+
+
 class _Use:
     """How far the subkeys of one route have been used."""
 
@@ -151,7 +161,7 @@ class Sealer(Guarded):
             found = self._ciphers[slot] = SUITES[self._keyring.suite](raw)
         return found
 
-    def seal_events(
+    def events(
         self,
         address: Address,
         *,
@@ -163,61 +173,21 @@ class Sealer(Guarded):
         hlc: int,
         policy_epoch: int,
         compress: bool = False,
-        signed: bool = True,
+        secrecy: Secrecy = "sealed",
     ) -> EventFrame:
         """Seal a batch: metadata and payload each under its own key, signed.
 
         :param compress: zstd first, where the schema allows it; kept only if it helps
-        :param signed: False for a route of `secrecy="group"`: whoever holds its keys can forge it
+        :param secrecy: of the route: `group` is not signed, so whoever holds its keys can forge it; `none` is not sealed
         :raises KeyMissing: if a key is not here, or after a fork; no counter is used then
         """
-        sign = Flags.SIG if signed else 0
-        return self._events(
-            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, Flags.ENC | sign
-        )
-
-    def plain_events(
-        self,
-        address: Address,
-        *,
-        schema_id: bytes,
-        first_seq: int,
-        count: int,
-        meta: bytes,
-        payload: bytes,
-        hlc: int,
-        policy_epoch: int,
-        compress: bool = False,
-    ) -> EventFrame:
-        """Sign a batch of a route declared `secrecy="none"`; it travels in the clear."""
-        return self._events(
-            address, schema_id, first_seq, count, meta, payload, hlc, policy_epoch, compress, Flags.SIG
-        )
-
-    def _events(
-        self,
-        address: Address,
-        schema_id: bytes,
-        first_seq: int,
-        count: int,
-        meta: bytes,
-        payload: bytes,
-        hlc: int,
-        policy_epoch: int,
-        compress: bool,
-        flags: int,
-    ) -> EventFrame:
         self.check_fork()
+        flags = _FLAGS[secrecy]
         enc = bool(flags & Flags.ENC)
         keys = [self._keyring.key_for(one, address, hlc >> 16) for one in ("m", "d")] if enc else []
-        vector = keys[0][2] if keys else ZERO
         if compress:
-            packed = pack(meta)
-            if len(packed) < len(meta):
-                meta, flags = packed, flags | Flags.ZSTD_META
-            packed = pack(payload)
-            if len(packed) < len(payload):
-                payload, flags = packed, flags | Flags.ZSTD_PAYLOAD
+            meta, flags = _smaller(meta, flags, Flags.ZSTD_META)
+            payload, flags = _smaller(payload, flags, Flags.ZSTD_PAYLOAD)
         generation, counter = self._count(address, len(meta) + len(payload), hlc >> 16)
         extra = TAG_BYTES if enc else 0
         header = Header(
@@ -236,7 +206,7 @@ class Sealer(Guarded):
             len(payload) + extra,
             schema_id,
             self._keyring.suite,
-            pack_vector(vector),
+            pack_vector(keys[0][2] if keys else ZERO),
         )
         raw = header.encode()
         if enc:

@@ -7,8 +7,9 @@ and changes nothing; a gap in the sequence is a loss with a reason (S43).
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from meshfold.core import Event, Graph, Route
 from meshfold.core.errors import DecodeError, FrameRejected, KeyMissing, SchemaMismatch
@@ -21,6 +22,9 @@ from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.records import Checkpoint
 from meshfold.mesh.subjects import Subjects
 from meshfold.security import Opener
+
+if TYPE_CHECKING:
+    from meshfold.mesh.node.safety import Safety
 
 __all__ = ("IncomingBridge",)
 
@@ -40,6 +44,7 @@ class IncomingBridge(Bridge):
         hlc: HybridClock,
         form: Literal["d", "m"],
         reject: Callable[[str, str], None],
+        safety: Safety,
     ) -> None:
         super().__init__(route, loop)
         self.form: Literal["d", "m"] = form
@@ -48,6 +53,8 @@ class IncomingBridge(Bridge):
         self._opener = opener
         self._hlc = hlc
         self._reject = reject
+        self._safety = safety
+        self._epoch_unknown = 0
         self._subjects = subjects
         self._subscription: Subscribed | None = None
         self._pace = Pace(hlc.clock.now()[1])
@@ -63,10 +70,18 @@ class IncomingBridge(Bridge):
         self._subscription = await self._transport.subscribe(subject, self._on_message)
 
     def _on_message(self, message: Message) -> None:
+        if self._safety.park.holds(self.route.address, message.data[16:24]):
+            # An earlier frame of this sender waits for its key; this one waits behind it.
+            self._wait(message)
+            return
         try:
             address = self._subjects.address_of(self.form, message.subject)
             opened = self._opener.open_events(
-                self.form, address, message.data, allow_plain=self.route.secrecy == "none"
+                self.form,
+                address,
+                message.data,
+                allow_plain=self.route.secrecy == "none",
+                allow_unsigned=self.route.secrecy == "group",
             )
             payload = self._upcast(opened.header.schema_id, opened.payload)
             taken = self.inlet.push(
@@ -78,8 +93,11 @@ class IncomingBridge(Bridge):
             )
         except FrameRejected as error:
             self._reject(error.reason, self.route.text)
-        except KeyMissing:
-            self._reject("epoch", self.route.text)
+        except KeyMissing as error:
+            if error.because == "epoch":
+                self._wait(message)
+            else:
+                self._reject("epoch", self.route.text)
         except DecodeError:
             self._reject("batch", self.route.text)
         except SchemaMismatch:
@@ -108,6 +126,21 @@ class IncomingBridge(Bridge):
                 return None
 
         return payload if payload is None else rewrite_payloads(payload, upcast)
+
+    def _wait(self, message: Message) -> None:
+        """Keep a frame whose key is on its way."""
+        if self._state == "closed":
+            return
+        sender = message.data[16:24]
+        now_ms = self._safety.mono_ms()
+        self._safety.park.add(self.route.address, sender, message, now_ms, self._on_message, self._give_up)
+        self._safety.lack()
+
+    def _give_up(self, message: Message) -> None:
+        """Its key did not come: the events of a frame are lost, and it is known why."""
+        (count,) = struct.unpack_from(">H", message.data, 6)
+        self._epoch_unknown += count
+        self._reject("epoch", self.route.text)
 
     def heard(self, producer: bytes, incarnation: bytes, checkpoint: Checkpoint, *, sees_us: bool) -> None:
         """Take in a producer's checkpoint: what it proves sent and we do not have is lost.
@@ -178,6 +211,10 @@ class IncomingBridge(Bridge):
             if overflow:
                 lost["link_loss"] -= overflow
                 lost["overflow_oldest"] = overflow
+        unknown = min(lost.get("link_loss", 0), self._epoch_unknown)
+        if unknown:
+            lost["link_loss"] -= unknown
+            lost["epoch_unknown"] = unknown
         lost = {reason: count for reason, count in lost.items() if count}
         return {
             "route": self.route.text,

@@ -44,6 +44,7 @@ class OutgoingBridge(Bridge):
         hlc: HybridClock,
         policy_epoch: Callable[[], int],
         meta_wanted: Callable[[str], bool],
+        may_send: Callable[[Route[Any], int], bool],
         express: bool,
     ) -> None:
         super().__init__(route, loop)
@@ -53,6 +54,7 @@ class OutgoingBridge(Bridge):
         self._hlc = hlc
         self._policy_epoch = policy_epoch
         self._meta_wanted = meta_wanted
+        self._may_send = may_send
         self._whole_subject = subjects.route("d", route.addr)
         self._meta_subject = subjects.route("m", route.addr)
         self._express = express
@@ -80,28 +82,35 @@ class OutgoingBridge(Bridge):
                 await asyncio.sleep(BATCH_WINDOW_S)
             await self.flush()
 
+    def wake(self) -> None:
+        """Look again whether what waits may be sent."""
+        self._wakeup.set()
+
     async def flush(self) -> None:
-        """Send everything the tap holds."""
+        """Send everything the tap holds, as far as its keys are here; the rest waits in the tap, counted as pending."""
         async with self._sending:
-            while (batch := self._tap.drain(FRAME_EVENTS_MAX, FRAME_BYTES_MAX)) is not None:
+            while self._may_send(self.route, (stamp := self._hlc.stamp()) >> 16):
+                batch = self._tap.drain(FRAME_EVENTS_MAX, FRAME_BYTES_MAX)
+                if batch is None:
+                    break
                 if not self._first_seq:
                     self._first_seq = batch.first_seq
-                await self._send(batch)
+                await self._send(batch, stamp)
                 self._sent_seq = batch.last_seq
 
-    async def _send(self, batch: Any) -> None:
+    async def _send(self, batch: Any, stamp: int) -> None:
         schema = self.route.schema
-        seal = self._sealer.plain_events if self.route.secrecy == "none" else self._sealer.seal_events
-        frame = seal(
+        frame = self._sealer.events(
             self.route.addr,
             schema_id=schema.id,
             first_seq=batch.first_seq,
             count=batch.count,
             meta=batch.meta,
             payload=batch.payload,
-            hlc=self._hlc.stamp(),
+            hlc=stamp,
             policy_epoch=self._policy_epoch(),
             compress=schema.compress == "safe" and not batch.mixed_sources,
+            secrecy=self.route.secrecy,
         )
         try:
             await self._transport.publish(self._whole_subject, frame.whole())
@@ -123,6 +132,7 @@ class OutgoingBridge(Bridge):
             self._first_seq + counters.delivered + _lost(counters.dropped) - 1 if self._first_seq else 0
         )
         unsent = max(0, last_drained - self._sent_seq) if self._sent_seq else 0
+        generation, frame_ctr = self._sealer.standing(self.route.addr)
         return Checkpoint(
             address=self.route.addr.text,
             schema=self.route.schema.descriptor(),
@@ -133,6 +143,8 @@ class OutgoingBridge(Bridge):
             sent_seq=self._sent_seq,
             pending=counters.pending + unsent,
             dropped=dict(counters.dropped),
+            generation=generation,
+            frame_ctr=frame_ctr,
         )
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshfold.mesh.enrolment.memory import NodeMemory
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login
 from meshfold.security import Grant, Identity, NodeKeys, Trust
@@ -15,6 +16,11 @@ __all__ = ("Enrolment", "EnrolmentStore")
 
 class EnrolmentStore(Protocol):
     """Where an enrolment lives, and where its logins come from."""
+
+    @property
+    def memory(self) -> NodeMemory:
+        """What the node remembers over its restarts."""
+        ...
 
     def login(self, subjects: Subjects, now_ms: Callable[[], int]) -> Login:
         """How to log in at the broker: asked at each connect, so that a renewed login lives from then on."""

@@ -24,6 +24,7 @@ from meshfold.mesh.enrolment.authority_folder import (
     write_private,
 )
 from meshfold.mesh.enrolment.kit import Enrolment
+from meshfold.mesh.enrolment.memory import NodeMemory
 from meshfold.mesh.enrolment.permissions import permissions
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login
@@ -47,8 +48,14 @@ class LocalStore:
     ) -> None:
         self._authority = authority
         self._folder = folder
+        self._memory = NodeMemory(folder)
         self._keys = keys
         self._voters = voters
+
+    @property
+    def memory(self) -> NodeMemory:
+        """What the node remembers over its restarts."""
+        return self._memory
 
     def login(self, subjects: Subjects, now_ms: Callable[[], int]) -> Login:
         """A login minted anew at each connect."""

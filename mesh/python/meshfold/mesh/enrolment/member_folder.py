@@ -24,6 +24,7 @@ from meshfold.mesh.enrolment.authority_folder import (
     write_private,
 )
 from meshfold.mesh.enrolment.kit import Enrolment
+from meshfold.mesh.enrolment.memory import NodeMemory
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login
 from meshfold.security import Grant, Identity, NodeKeys, Trust
@@ -55,6 +56,7 @@ class MemberFolder:
     path: Path
     keys: NodeKeys
     file: MemberFile
+    _memory: NodeMemory
 
     @classmethod
     def exists(cls, path: Path) -> bool:
@@ -79,7 +81,12 @@ class MemberFolder:
             raise ConfigError(f"cannot read {path}: {error.strerror}", item=str(path)) from error
         except msgspec.MsgspecError as error:
             raise ConfigError(f"{path / 'member.json'} is damaged: {error}", item=str(path)) from None
-        return cls(path, NodeKeys.load(path), file)
+        return cls(path, NodeKeys.load(path), file, NodeMemory(path))
+
+    @property
+    def memory(self) -> NodeMemory:
+        """What the node remembers over its restarts."""
+        return self._memory
 
     def context(self) -> Context:
         """The context by which nodes and commands find the mesh from here."""

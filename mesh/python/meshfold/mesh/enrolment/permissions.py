@@ -47,8 +47,9 @@ def permissions(
                     subjects.pattern(frame_class, capability.pattern, own_site=False) for frame_class in hears
                 }
     if any(Identity.parse(voter).tag == identity.tag for voter in voters):
-        # A voter that holds the issuer lets new nodes in.
+        # A voter that holds the issuer lets new nodes in; every voter sends keys and tells the policy.
         subscribe.add(subjects.every("e"))
+        publish |= {subjects.every("k"), subjects.node("p", identity.tag)}
     if capabilities:
         publish |= {subjects.node("h", identity.tag), subjects.every("q")}
         subscribe.add(subjects.every("h"))

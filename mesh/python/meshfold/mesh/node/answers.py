@@ -29,8 +29,8 @@ class Answers:
         self._session = session
         for command in ("status", "catalog", "flow", "latest", "why", "trace", "refusals", "explain"):
             session.responder.answers(command, getattr(self, command))
-        session.responder.answers("policy", session.on_policy)
         session.responder.answers("granted", session.on_granted)
+        session.responder.answers("shredded", session.on_shredded)
 
     def _may(self, asker: Identity, action: Action, address: Address) -> bool:
         if asker.tag == self._session.identity.tag:
@@ -64,7 +64,9 @@ class Answers:
             "groups": [session.control.status(), *await session.control.desk.groups()]
             if session.control
             else [],
-            "problems": [*session.problems] + [f"{m['name']} is silent" for m in members if not m["alive"]],
+            "problems": [*session.problems]
+            + [f"{m['name']} is silent" for m in members if not m["alive"]]
+            + session.clones(),
             "rejected": dict(session.rejected),
             "transport": dict(session.transport.counters()),
             "spans": session.recorder.counters(),

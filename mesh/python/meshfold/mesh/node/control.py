@@ -1,12 +1,11 @@
 """The voter's side of a mesh: the control log, the key tree, grants and the policy epoch.
 
 Runs inside the node that the context names as voter. Everything it decides is an entry of the control log before it is
-announced: `grant/<hash>`, `revoked/<hash or key>`, `member/<tag>`, `policy`.
+announced: `grant/<hash>`, `member/<tag>`, and `policy`, the signed record of revocations and key epochs (`Keymaster`).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from meshfold.core.errors import FrameRejected, GrantDenied, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.node.election_desk import ElectionDesk, require_action
+from meshfold.mesh.node.keymaster import Keymaster
 from meshfold.mesh.node.members import Directory
 from meshfold.security import Grant, GrantBook, Identity, KeyStore, KeyTree, NodeKeys, Policy, tag_of
+from meshfold.security.key_tree import KEYED, path_of
 
 __all__ = ("Control",)
 
@@ -58,7 +59,7 @@ class Control:
         self._book = book
         self._directory = directory
         self._hlc = hlc
-        self.policy = Policy(epoch=0, revoked=frozenset())
+        self.keymaster = Keymaster(log, tree, keys, identity, book, directory, hlc)
         self.desk = ElectionDesk(Elections(log, hlc.clock), book)
         #: makes a login for another node, where this voter holds the issuer
         self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
@@ -74,6 +75,7 @@ class Control:
         book: GrantBook,
         directory: Directory,
         hlc: HybridClock,
+        voters: tuple[Identity, ...],
     ) -> Control:
         """Open the control log and the key tree in `folder`, making them on first use.
 
@@ -85,16 +87,13 @@ class Control:
         store = KeyStore.load(path) if path.exists() else KeyStore.generate(path)
         tree = KeyTree(identity.cluster, store)
         control = cls(log, tree, keys, identity, book, directory, hlc)
-        await control._restore()
+        await control.keymaster.restore(voters)
         return control
 
-    async def _restore(self) -> None:
-        saved = await self.log.get("policy")
-        if saved is not None:
-            (epoch,) = struct.unpack_from(">I", saved.value)
-            revoked = [key.removeprefix("revoked/") for key in await self.log.snapshot("revoked/")]
-            self.policy = Policy(epoch=epoch, revoked=frozenset(bytes.fromhex(item) for item in revoked))
-            self._book.set_policy(self.policy)
+    @property
+    def policy(self) -> Policy:
+        """What is revoked, and the epoch of that."""
+        return self.keymaster.record.policy
 
     def status(self) -> dict[str, Any]:
         """The group's line in `status`: group, leader, term, commit, token."""
@@ -144,7 +143,10 @@ class Control:
 
         :raises GrantDenied: if it holds no valid grant: then it gets no key at all
         """
-        await self.log.put(f"member/{asker.tag.hex()}", asker.raw)
+        await self._note_member(asker)
+        if args.get("wrap"):
+            self._directory.take_wrap(asker.tag, bytes.fromhex(args["wrap"]))
+            asker = self._directory.lookup(asker.tag) or asker
         grants = [Grant.parse(bytes.fromhex(raw)) for raw in args.get("grants", [])]
         refused = ""
         for grant in grants:
@@ -164,13 +166,10 @@ class Control:
                 route="",
             )
         valid = await self._with_noted(asker, valid)
-        packet = self.tree.packet(self._keys, self._identity, asker, valid, hlc=self._hlc.stamp())
         return {
-            "packet": packet.hex(),
-            "policy": {
-                "epoch": self.policy.epoch,
-                "revoked": sorted(item.hex() for item in self.policy.revoked),
-            },
+            "packet": self.keymaster.packet_for(asker, valid).hex(),
+            "policy": self.keymaster.record.encode().hex(),
+            "nonce": str(args.get("nonce", "")),
             "grants": [grant.raw.hex() for grant in valid],
             "certificates": [raw.hex() for raw in self.certificates],
             "login": (self.mint(asker, valid) or "") if args.get("login") else "",
@@ -190,10 +189,16 @@ class Control:
     async def admit(self, identity: Identity, grants: list[Grant]) -> None:
         """Note a node that joined by token."""
         self._directory.admit(identity.raw)
-        await self.log.put(f"member/{identity.tag.hex()}", identity.raw)
+        await self._note_member(identity)
         for grant in grants:
             self._book.add(grant, self._hlc.now_ms())
             await self._note(grant)
+
+    async def _note_member(self, identity: Identity) -> None:
+        key = f"member/{identity.tag.hex()}"
+        known = await self.log.get(key)
+        if known is None or known.value != identity.raw:
+            await self.log.put(key, identity.raw)
 
     async def _note(self, grant: Grant) -> None:
         key = f"grant/{grant.hash.hex()}"
@@ -248,14 +253,27 @@ class Control:
         self._require_admin(asker)
         grant = Grant.parse(bytes.fromhex(args.get("grant", "")))
         self._book.add(grant, self._hlc.now_ms())
+        if args.get("fresh"):
+            for path in sorted({path_of(one.pattern) for one in grant.capabilities}):
+                await self.keymaster.rotate(path, lead_ms=0)
         await self._note(grant)
-        return grant, {"id": grant.hash.hex(), "policy_epoch": self.policy.epoch}
+        return grant, {
+            "id": grant.hash.hex(),
+            "policy_epoch": self.policy.epoch,
+            "opens": [self._opens(one.pattern) for one in grant.capabilities if one.actions & KEYED],
+        }
+
+    def _opens(self, pattern: str) -> dict[str, Any]:
+        """What past a grant of this pattern opens: everything sealed since the epoch of its node began."""
+        line = self.keymaster.record.epochs.timeline(path_of(pattern))
+        return {"pattern": pattern, "since_ms": line[-1][0], "epochs": list(line[-1][1])}
 
     async def revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `grant_revoke`: raise the policy epoch with the grant's hash in the revoked set."""
         self._require_admin(asker)
         item = str(args.get("id", ""))
-        if await self.log.get(f"grant/{item}") is None:
+        saved = await self.log.get(f"grant/{item}")
+        if saved is None:
             raise GrantDenied(
                 f"no grant {item[:16]} is known",
                 fix="`meshfold grant ls` lists them",
@@ -263,12 +281,8 @@ class Control:
                 route="",
                 principal="",
             )
-        await self.log.put(f"revoked/{item}", b"")
-        policy = Policy(epoch=self.policy.epoch + 1, revoked=self.policy.revoked | {bytes.fromhex(item)})
-        await self.log.put("policy", struct.pack(">I", policy.epoch))
-        self.policy = policy
-        self._book.set_policy(policy)
-        return {"id": item, "policy_epoch": policy.epoch}
+        record = await self.keymaster.revoke([bytes.fromhex(item)], Grant.parse(saved.value))
+        return {"id": item, "policy_epoch": record.policy_epoch}
 
     def close(self) -> None:
         """Close the log."""

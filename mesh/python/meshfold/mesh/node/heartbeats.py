@@ -40,6 +40,7 @@ class Heartbeats:
         subjects: Subjects,
         hlc: HybridClock,
         *,
+        incarnation: bytes,
         compose: Callable[[int, bool], Heartbeat],
         heard: Heard,
         reject: Callable[[str, str], None],
@@ -52,6 +53,7 @@ class Heartbeats:
         self._directory = directory
         self._subjects = subjects
         self._hlc = hlc
+        self._incarnation = incarnation
         self._compose = compose
         self._heard = heard
         self._reject = reject
@@ -106,7 +108,7 @@ class Heartbeats:
         except KeyMissing:
             self._reject("epoch", message.subject)
             return
-        if sender.tag != self._identity.tag:
+        if sender.tag != self._identity.tag or incarnation != self._incarnation:
             self._heard(sender, incarnation, heartbeat)
 
     def _read(self, message: Message) -> tuple[Identity, bytes, Heartbeat]:
@@ -120,6 +122,7 @@ class Heartbeats:
         opened = self._opener.open_members(bytes(data[2 + size :]), message.subject)
         if opened.header.kind != FrameKind.HEARTBEAT or opened.sender.tag != sender.tag:
             raise FrameRejected("kind", "not this node's heartbeat")
+        self._hlc.witness(opened.header.hlc)
         return sender, opened.header.incarnation, decode(opened.body, Heartbeat)
 
     async def close(self) -> None:

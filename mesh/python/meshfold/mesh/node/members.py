@@ -7,11 +7,11 @@ is alive while its last heartbeat is younger than `MEMBER_TIMEOUT_S` and it has 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshfold.core.errors import FrameRejected
 from meshfold.mesh.records import Heartbeat
-from meshfold.security import Identity
+from meshfold.security import Identity, WrapRecord
 
 __all__ = ("Directory", "Member")
 
@@ -58,6 +58,7 @@ class Directory:
         self._mono_ns = mono_ns
         self._identities: dict[bytes, Identity] = {}
         self._seen: dict[bytes, _Seen] = {}
+        self._wraps: dict[bytes, WrapRecord] = {}
 
     def admit(self, raw: bytes) -> Identity:
         """Take in an ID1 record.
@@ -74,8 +75,25 @@ class Directory:
             raise FrameRejected("member", "two keys with one tag")
         if known is None and len(self._identities) >= MEMBERS_MAX:
             raise FrameRejected("limit", f"more than {MEMBERS_MAX} members")
+        wrap = self._wraps.get(identity.tag)
+        if wrap is not None:
+            identity = replace(identity, wrap_pub=wrap.wrap_pub)
         self._identities[identity.tag] = identity
         return identity
+
+    def take_wrap(self, tag: bytes, raw: bytes) -> None:
+        """Seal to a node's newer wrapping key from now on.
+
+        :raises FrameRejected: if the record does not hold; an older one is ignored
+        """
+        identity = self._identities[tag]
+        known = self._wraps.get(tag)
+        if known is not None and known.raw == raw:
+            return
+        record = WrapRecord.parse(raw, cluster=self._cluster, node_pub=identity.node_pub)
+        if known is None or record.counter > known.counter:
+            self._wraps[tag] = record
+            self._identities[tag] = replace(identity, wrap_pub=record.wrap_pub)
 
     def lookup(self, tag: bytes) -> Identity | None:
         """Return the identity with this tag, if one was admitted."""

@@ -81,7 +81,9 @@ class _Party:
     def _open(self, data: bytes, subject: str) -> Any:
         raw, box = _unwrap(data)
         self._directory.admit(raw)
-        return self._opener.open_box(box, subject)
+        opened = self._opener.open_box(box, subject)
+        self._hlc.witness(opened.header.hlc)
+        return opened
 
 
 class Asker(_Party):
@@ -169,6 +171,8 @@ class Responder(_Party):
             if isinstance(error, errors.GrantDenied):
                 self._denied(error)
         if reply:
+            # What it told meanwhile may have replaced its wrapping key.
+            asker = self._directory.lookup(asker.tag) or asker
             data = self._seal(FrameKind.ANSWER, asker, encode(answer), f"{_ANSWER}.{asker.tag.hex()}")
             await self._transport.publish(reply, data)
 

@@ -14,7 +14,14 @@ from collections import Counter, deque
 from typing import Any, Literal
 
 from meshfold.core import Graph, Route, SystemClock
-from meshfold.core.errors import FrameRejected, GrantDenied, KeyMissing, MeshfoldError, TransportTimeout
+from meshfold.core.errors import (
+    ConfigError,
+    FrameRejected,
+    GrantDenied,
+    KeyMissing,
+    MeshfoldError,
+    TransportTimeout,
+)
 from meshfold.core.ports import TransportEvent
 from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
@@ -22,18 +29,21 @@ from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
+from meshfold.mesh.enrolment.local import OPERATOR
 from meshfold.mesh.node.control import Control
 from meshfold.mesh.node.election import MeshElectorate
 from meshfold.mesh.node.facts import facts_of
 from meshfold.mesh.node.heartbeats import Heartbeats
+from meshfold.mesh.node.key_desk import KeyDesk
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
+from meshfold.mesh.node.safety import Safety
 from meshfold.mesh.node.voters import Voters
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.telemetry import Recorder, TelemetrySettings
 from meshfold.mesh.transport import Login, NatsTransport
-from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, Policy, Sealer
+from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, PolicyRecord, Sealer
 
 __all__ = ("Session",)
 
@@ -84,10 +94,12 @@ class Session:
         self.doorkeeper: Doorkeeper | None = None
         self.trust = enrolment.trust
         self.grants = {grant.hash: grant for grant in enrolment.grants}
+        self.key_desk: KeyDesk | None = None
         self._wake = asyncio.Event()
+        #: whether the next refresh logs in anew at the broker
+        self._renew = False
         self._upkeep_job: asyncio.Task[None] | None = None
         self.started_ms = self.hlc.now_ms()
-        self.policy_epoch = 0
         self._build(enrolment, graph.incarnation)
         self.recorder = Recorder(graph, telemetry, node=name, mesh=context.mesh, facts=facts_of(self))
 
@@ -108,7 +120,6 @@ class Session:
                 self.problems.append(f"grant {grant.hash.hex()[:12]} does not hold: {error}")
         self.keyring = Keyring(enrolment.keys, self.identity)
         self.sealer = Sealer(enrolment.keys, cluster, incarnation, self.keyring)
-        self.opener = Opener(self.keyring, enrolment.keys, cluster, self.directory.lookup, self.book, clock)
         self.transport = NatsTransport(
             self.context.url,
             name=self.name,
@@ -116,6 +127,30 @@ class Session:
             inbox_prefix=self.subjects.inbox(self.identity.tag),
         )
         self.transport.on_event(self._on_event)
+        self.safety = Safety(
+            self.identity,
+            enrolment.keys,
+            self.keyring,
+            self.directory,
+            self.transport,
+            self.subjects,
+            self.hlc,
+            voters=self.voters,
+            memory=enrolment.store.memory,
+            reject=self.reject,
+            changed=self._take_policy,
+            lacking=self._wake.set,
+            problem=self.problems.append,
+        )
+        self.opener = Opener(
+            self.keyring,
+            enrolment.keys,
+            cluster,
+            self.directory.lookup,
+            self.book,
+            clock,
+            self.safety.keeper,
+        )
         parts = (
             self.identity,
             self.transport,
@@ -140,6 +175,7 @@ class Session:
             self.directory,
             self.subjects,
             self.hlc,
+            incarnation=incarnation,
             compose=self._compose,
             heard=self._heard,
             reject=self.reject,
@@ -162,14 +198,22 @@ class Session:
         :raises TransportTimeout: if no voter answers
         :raises MeshfoldError: as the parts raise
         """
+        self.safety.begin(self.opener, self.graph.incarnation, keep=self._keeps_memory())
         self.recorder.start()
         await self.transport.connect()
         if self.is_voter:
             folder = self.context.state_dir / "voter"
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.control = await Control.open(
-                folder, self.enrolment.keys, self.identity, self.book, self.directory, self.hlc
+                folder,
+                self.enrolment.keys,
+                self.identity,
+                self.book,
+                self.directory,
+                self.hlc,
+                self.voters,
             )
+            self.key_desk = KeyDesk(self.control, self)
             self.control.mint = lambda identity, grants: self.enrolment.store.mint(
                 identity, grants, self.subjects, self.hlc.now_ms()
             )
@@ -178,7 +222,8 @@ class Session:
             self.responder.answers("grants", self.control.grants)
             self.responder.answers("member", self.control.member)
             self.responder.answers("grant_issue", self._issue)
-            self.responder.answers("grant_revoke", self._revoke)
+            self.responder.answers("grant_revoke", self.control.revoke)
+            self.key_desk.register(self.responder)
             self.responder.answers("group_leader", self.control.group_leader)
             self.responder.answers("group_step_down", self.control.group_step_down)
             self.control.desk.register(self.responder)
@@ -188,6 +233,9 @@ class Session:
             await self._appear()
         else:
             await self._refresh(renew=False)
+        await self.safety.listen()
+        if self.key_desk is not None:
+            self.key_desk.start()
         self._upkeep_job = self.loop.create_task(self._upkeep())
         if self.control is not None and self.context.authority_dir is not None:
             await self._open_door(AuthorityFolder.open(self.context.authority_dir), self.control)
@@ -217,10 +265,19 @@ class Session:
         await self.doorkeeper.start()
 
     async def _ask_keys(self) -> dict[str, Any]:
-        args: dict[str, Any] = {"grants": [grant.raw.hex() for grant in self.grants.values()], "login": True}
+        nonce = os.urandom(16).hex()
+        args: dict[str, Any] = {
+            "grants": [grant.raw.hex() for grant in self.grants.values()],
+            "login": True,
+            "nonce": nonce,
+            "wrap": self.safety.wrap_record.hex(),
+        }
         if self.control is not None:
             return await self.control.keys_for(self.identity, args)
-        return await self.asker.ask(self.voters[0], "keys", args, KEYS_ASK_S)
+        document = await self.asker.ask(self.voters[0], "keys", args, KEYS_ASK_S)
+        if document.get("nonce") != nonce:
+            raise FrameRejected("replay", "the answer to another question")
+        return document
 
     async def _fetch_keys(self) -> None:
         deadline = self.loop.time() + KEYS_WAIT_S
@@ -239,9 +296,8 @@ class Session:
 
     def _install(self, document: dict[str, Any]) -> bool:
         """Take in a voter's answer: keys, policy, grants, issuers, login. Whether the broker's login changed by it."""
-        voters = {voter.tag: voter for voter in self.voters}
-        self.keyring.install(bytes.fromhex(document["packet"]), voters)
-        self._take_policy(document["policy"])
+        self.safety.take(bytes.fromhex(document["policy"]), fresh=True)
+        self.safety.install(bytes.fromhex(document["packet"]))
         now_ms = self.hlc.now_ms()
         grants = [Grant.parse(bytes.fromhex(raw)) for raw in document["grants"]]
         fresh = [
@@ -257,9 +313,9 @@ class Session:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), UPKEEP_S if self.grants else GRANTLESS_S)
-            woken = self._wake.is_set()
             self._wake.clear()
-            await self._refresh(renew=woken)
+            renew, self._renew = self._renew, False
+            await self._refresh(renew=renew)
 
     async def _refresh(self, *, renew: bool) -> None:
         """Ask the voter for what is new, and log in anew at the broker if that may do more or less now."""
@@ -278,8 +334,14 @@ class Session:
     async def on_granted(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `granted`: a voter has something new for this node."""
         self._require_voter(asker)
+        self._renew = True
         self._wake.set()
         return {}
+
+    async def on_shredded(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `shredded`: whether an epoch is erased here, as its voters asked."""
+        self._require_voter(asker)
+        return {"done": self.safety.has_shredded(str(args.get("name", "")))}
 
     def _require_voter(self, asker: Identity) -> None:
         if all(voter.tag != asker.tag for voter in self.voters):
@@ -292,49 +354,59 @@ class Session:
         grant, answer = await self.control.issue(asker, args)
         holder = self.directory.lookup(grant.tag)
         if holder is not None and holder.tag == self.identity.tag:
+            self._renew = True
             self._wake.set()
         elif holder is not None and self.directory.alive(grant.tag):
             with contextlib.suppress(MeshfoldError):
                 await self.asker.ask(holder, "granted", {}, KEYS_ASK_S)
         return answer
 
-    def _take_policy(self, policy: dict[str, Any]) -> None:
-        if policy["epoch"] < self.policy_epoch:
-            self.reject("policy", "an older policy epoch")
-            return
-        self.policy_epoch = policy["epoch"]
-        revoked = frozenset(bytes.fromhex(item) for item in policy["revoked"])
-        self.book.set_policy(Policy(epoch=policy["epoch"], revoked=revoked))
-        gone = [grant_hash for grant_hash in self.grants if grant_hash in revoked]
+    @property
+    def policy_epoch(self) -> int:
+        """The epoch of the policy this node holds."""
+        return self.safety.keeper.record.policy_epoch
+
+    def _take_policy(self, record: PolicyRecord) -> None:
+        if record.policy_epoch >= self.book.policy.epoch:
+            self.book.set_policy(record.policy)
+        gone = [
+            grant_hash
+            for grant_hash, grant in self.grants.items()
+            if any(link.hash in record.revoked for link in grant.links)
+        ]
         for grant_hash in gone:
             del self.grants[grant_hash]
         if gone:
             self.enrolment.store.forget(gone)
+            self._renew = True
             self._wake.set()
+        self.wake_bridges()
 
-    async def _revoke(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
-        assert self.control is not None
-        answer = await self.control.revoke(asker, args)
-        policy = self.control.policy
-        record = {"epoch": policy.epoch, "revoked": sorted(item.hex() for item in policy.revoked)}
-        self._take_policy(record)
-        for tag in self.directory.tags():
+    def wake_bridges(self) -> None:
+        """Keys or policy have changed: what waited for that goes on."""
+        for bridge in self.outgoing.values():
+            bridge.wake()
+
+    def clones(self) -> list[str]:
+        """Nodes of which two copies were seen, as problems."""
+        found: list[str] = []
+        for tag, why in self.opener.starts.fenced.items():
             identity = self.directory.lookup(tag)
-            if identity is not None and self.directory.alive(tag):
-                await self._tell_policy(identity, record)
-        return answer
+            name = identity.name if identity is not None else tag.hex()
+            found.append(
+                f"ALARM: two copies of {name}, both refused: {why}; decide: meshfold node decide {name}"
+            )
+        return found
 
-    async def _tell_policy(self, identity: Identity, record: dict[str, Any]) -> None:
+    def _keeps_memory(self) -> bool:
+        """Whether this life is one of the node's own, and not one of the operator's many short ones."""
+        if self.quiet or self.identity.name != OPERATOR:
+            return not self.quiet
         try:
-            await self.asker.ask(identity, "policy", record, KEYS_ASK_S)
-        except MeshfoldError as error:
-            self.problems.append(f"{identity.name} did not confirm policy epoch {record['epoch']}: {error}")
-
-    async def on_policy(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
-        """Answer `policy`: take a newer policy from a voter."""
-        self._require_voter(asker)
-        self._take_policy(args)
-        return {"epoch": self.policy_epoch}
+            self.enrolment.store.memory.hold()
+        except ConfigError:
+            return False
+        return True
 
     def share(self, route: Route[Any], express: bool) -> OutgoingBridge:
         """Make the outgoing bridge of a route, or return the one there is."""
@@ -342,8 +414,9 @@ class Session:
         if known is not None and known.state != "closed":
             return known
         self._require(Action.OWN, route)
+        self.safety.require_fresh()
         if route.secrecy != "none":
-            self.keyring.key_for("d", route.addr)
+            self.keyring.key_for("d", route.addr, self.hlc.now_ms())
         bridge = OutgoingBridge(
             self.graph,
             route,
@@ -354,6 +427,7 @@ class Session:
             hlc=self.hlc,
             policy_epoch=lambda: self.policy_epoch,
             meta_wanted=self._meta_wanted,
+            may_send=self._may_send,
             express=express,
         )
         self.outgoing[route.address] = bridge
@@ -366,6 +440,7 @@ class Session:
             return known
         form: Literal["d", "m"] = "d"
         self._require(Action.META_READ, route)
+        self.safety.require_fresh()
         if not self.book.decide(self.identity.tag, Action.PAYLOAD_OPEN, route.addr).allowed:
             form = "m"
         bridge = IncomingBridge(
@@ -378,9 +453,24 @@ class Session:
             hlc=self.hlc,
             form=form,
             reject=self.reject,
+            safety=self.safety,
         )
         self.incoming[route.address] = bridge
         return bridge
+
+    def _may_send(self, route: Route[Any], at_ms: int) -> bool:
+        """Whether a frame may be sealed now: a policy not too old, and the keys of the epoch in force."""
+        if not self.safety.may_send():
+            return False
+        if route.secrecy == "none":
+            return True
+        try:
+            for key_class in ("m", "d"):
+                self.keyring.key_for(key_class, route.addr, at_ms)
+        except KeyMissing:
+            self.safety.lack()
+            return False
+        return True
 
     def _require(self, action: Action, route: Route[Any]) -> None:
         try:
@@ -432,6 +522,8 @@ class Session:
             routes=[bridge.checkpoint() for bridge in self.outgoing.values()],
             reads=[f"{bridge.form} {address}" for address, bridge in self.incoming.items()],
             groups=[self.control.status()] if self.control else [],
+            start=self.safety.start_record.raw if self.safety.start_record is not None else b"",
+            wrap=self.safety.wrap_record,
             closing=closing,
         )
 
@@ -444,11 +536,18 @@ class Session:
                 self.reject(error.reason, f"grant of {sender.name}")
 
     def _heard(self, sender: Identity, incarnation: bytes, heartbeat: Heartbeat) -> None:
+        sees_us = heartbeat.heard.get(self.identity.tag.hex()) == self.graph.incarnation
+        try:
+            self.safety.heard(sender, incarnation, heartbeat, sees_us=sees_us)
+        except FrameRejected as error:
+            self.reject(error.reason, f"heartbeat of {sender.name}")
+            return
+        if sender.tag == self.identity.tag:
+            return
         self._shown(sender, heartbeat.grants)
         before, last = self.directory.incarnation(sender.tag), self.directory.last(sender.tag)
         if self.directory.heard(sender.tag, incarnation, heartbeat) and before is not None:
             self._ended(sender.tag, before, clean=last is not None and last.closing)
-        sees_us = heartbeat.heard.get(self.identity.tag.hex()) == self.graph.incarnation
         for checkpoint in heartbeat.routes:
             bridge = self.incoming.get(checkpoint.address)
             if bridge is not None:
@@ -485,10 +584,13 @@ class Session:
             await asyncio.gather(self._upkeep_job, return_exceptions=True)
         if self.doorkeeper is not None:
             await self.doorkeeper.close()
+        if self.key_desk is not None:
+            await self.key_desk.close()
         if self.transport.connected:
             await self.heartbeats.close()
         await self.responder.close()
         await self.transport.close()
+        await self.safety.close()
         if self.control is not None:
             self.control.close()
         await asyncio.to_thread(self.recorder.close)
