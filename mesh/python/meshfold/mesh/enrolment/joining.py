@@ -14,6 +14,7 @@ from meshfold.core.errors import ConfigError, FrameRejected, TransportTimeout
 from meshfold.core.ports import Transport
 from meshfold.mesh.enrolment.authority_folder import keep_grants, write_private
 from meshfold.mesh.enrolment.member_folder import MemberFile, MemberFolder
+from meshfold.mesh.enrolment.memory import NodeMemory
 from meshfold.mesh.folders import state_folder
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login, NatsTransport
@@ -177,6 +178,6 @@ def _accept(
         member = msgspec.structs.replace(member, url=url)
     # Last: with this file the node has joined.
     write_private(folder / "member.json", msgspec.json.encode(member))
-    joined = MemberFolder(folder, keys, member)
+    joined = MemberFolder(folder, keys, member, NodeMemory(folder))
     joined.context().save(link=False)
     return joined
