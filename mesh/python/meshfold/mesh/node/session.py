@@ -151,6 +151,10 @@ class Session:
             clock,
             self.safety.keeper,
         )
+        self._build_talk(incarnation)
+
+    def _build_talk(self, incarnation: bytes) -> None:
+        """The parts that speak with other nodes."""
         parts = (
             self.identity,
             self.transport,
@@ -202,31 +206,7 @@ class Session:
         self.recorder.start()
         await self.transport.connect()
         if self.is_voter:
-            folder = self.context.state_dir / "voter"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.control = await Control.open(
-                folder,
-                self.enrolment.keys,
-                self.identity,
-                self.book,
-                self.directory,
-                self.hlc,
-                self.voters,
-            )
-            self.key_desk = KeyDesk(self.control, self)
-            self.control.mint = lambda identity, grants: self.enrolment.store.mint(
-                identity, grants, self.subjects, self.hlc.now_ms()
-            )
-            self.control.certificates = self.trust.certificates
-            self.responder.answers("keys", self.control.keys_for)
-            self.responder.answers("grants", self.control.grants)
-            self.responder.answers("member", self.control.member)
-            self.responder.answers("grant_issue", self._issue)
-            self.responder.answers("grant_revoke", self.control.revoke)
-            self.key_desk.register(self.responder)
-            self.responder.answers("group_leader", self.control.group_leader)
-            self.responder.answers("group_step_down", self.control.group_step_down)
-            self.control.desk.register(self.responder)
+            await self._open_control()
         await self.responder.start()
         if self.grants:
             await self._fetch_keys()
@@ -242,6 +222,34 @@ class Session:
 
     async def _appear(self) -> None:
         await (self.heartbeats.listen() if self.quiet else self.heartbeats.start())
+
+    async def _open_control(self) -> None:
+        """The voter's part: the control log, and the questions only a voter answers."""
+        folder = self.context.state_dir / "voter"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.control = await Control.open(
+            folder,
+            self.enrolment.keys,
+            self.identity,
+            self.book,
+            self.directory,
+            self.hlc,
+            self.voters,
+        )
+        self.key_desk = KeyDesk(self.control, self)
+        self.control.mint = lambda identity, grants: self.enrolment.store.mint(
+            identity, grants, self.subjects, self.hlc.now_ms()
+        )
+        self.control.certificates = self.trust.certificates
+        self.responder.answers("keys", self.control.keys_for)
+        self.responder.answers("grants", self.control.grants)
+        self.responder.answers("member", self.control.member)
+        self.responder.answers("grant_issue", self._issue)
+        self.responder.answers("grant_revoke", self.control.revoke)
+        self.key_desk.register(self.responder)
+        self.responder.answers("group_leader", self.control.group_leader)
+        self.responder.answers("group_step_down", self.control.group_step_down)
+        self.control.desk.register(self.responder)
 
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer."""
