@@ -120,6 +120,8 @@ struct Route {
     history_bytes: usize,
     history_age_max: i64,
     edges: Vec<u32>,
+    /// Of these, how many are no direct observers.
+    others: usize,
     tracks: Vec<Track>,
 }
 
@@ -216,6 +218,7 @@ impl Engine {
             history_bytes: 0,
             history_age_max: i64::MAX,
             edges: Vec::new(),
+            others: 0,
             tracks: Vec::new(),
         });
         self.by_tag.insert(tag, self.routes.len() - 1);
@@ -292,13 +295,35 @@ impl Engine {
     }
 
     /// Number an event and queue it for its turn.
-    pub fn publish(&mut self, route: usize, input: Input) -> Result<Arc<Event>, Refused> {
+    pub fn publish(&mut self, route: usize, mut input: Input) -> Result<Arc<Event>, Refused> {
         if self.room() == 0 {
             return Err(Refused::Full);
         }
-        let event = self.make(route, input);
+        let event = self.make(route, &mut input);
         self.input.push_back((route, event.clone()));
         Ok(event)
+    }
+
+    /// Number an event, store it and count it as delivered to the direct observers of its route, which the host calls
+    /// before it does anything else (`edges_of`). None, and the input untouched, where that is not the whole turn.
+    pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
+        if self.routes[route].others > 0 || self.tracer.is_on() || !self.idle() {
+            return None;
+        }
+        let event = self.make(route, input);
+        let r = &mut self.routes[route];
+        r.keep(&event);
+        for id in &r.edges {
+            if let Some(edge) = self.edges.get_mut(id) {
+                edge.ledger.count(&event, false);
+            }
+        }
+        Some(event)
+    }
+
+    /// The edges of a route, in the order they were attached.
+    pub fn edges_of(&self, route: usize) -> &[u32] {
+        &self.routes[route].edges
     }
 
     /// Number an event derived from `source`, which need not be retained here, and queue it for its turn.

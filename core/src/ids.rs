@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map from an id to something.
-pub(crate) type IdMap<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
+pub type IdMap<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
 /// Spreads consecutive numbers (Fibonacci hashing). Keys are never chosen by an outsider.
 #[derive(Default)]
-pub(crate) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

@@ -7,7 +7,7 @@ pub mod batch;
 pub mod counters;
 pub mod engine;
 pub mod event;
-mod ids;
+pub mod ids;
 mod inlet;
 pub mod json;
 pub mod node;

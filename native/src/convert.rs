@@ -1,5 +1,8 @@
 //! Plain data across the boundary: counters, taints, parents and payloads as Python gives and takes them.
 
+use std::sync::Arc;
+
+use meshfold_core::batch::{TEXT_BYTES_MAX, TEXTS_MAX};
 use meshfold_core::counters::Counters;
 use meshfold_core::event::{EventId, Tag};
 use meshfold_core::payload::Payload;
@@ -54,6 +57,36 @@ pub(crate) fn taint_bits(py: Python<'_>, taints: &Bound<'_, PyAny>) -> PyResult<
         bits |= 1 << bit.ok_or_else(unknown)?;
     }
     Ok(bits)
+}
+
+/// Short texts of an envelope, within the limits of the batch format.
+pub(crate) fn texts(
+    py: Python<'_>,
+    given: &Bound<'_, PyAny>,
+    what: &str,
+) -> PyResult<Vec<Arc<str>>> {
+    let refused = |why: &str| {
+        error(
+            py,
+            "WiringError",
+            why,
+            "use fewer or shorter ones",
+            ("item", what),
+        )
+    };
+    let mut out: Vec<Arc<str>> = Vec::new();
+    for text in given.try_iter()? {
+        let text: String = text?.extract()?;
+        if text.len() > TEXT_BYTES_MAX {
+            let why = format!("{what} of more than {TEXT_BYTES_MAX} bytes");
+            return Err(refused(&why));
+        }
+        out.push(text.into());
+    }
+    if out.len() > TEXTS_MAX {
+        return Err(refused(&format!("more than {TEXTS_MAX} {what}")));
+    }
+    Ok(out)
 }
 
 pub(crate) fn overflow(name: &str) -> PyResult<Overflow> {

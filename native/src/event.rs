@@ -16,6 +16,8 @@ use crate::route::RouteBase;
 pub(crate) struct Event {
     pub(crate) inner: Arc<Inner>,
     route: Py<RouteBase>,
+    /// The object that was published, where it cannot change.
+    known: Option<Py<PyAny>>,
     value: OnceLock<Py<PyAny>>,
 }
 
@@ -64,9 +66,19 @@ pub(crate) fn range<'py>(py: Python<'py>, r: &ParentRange) -> PyResult<Bound<'py
 
 impl Event {
     pub(crate) fn new(inner: Arc<Inner>, route: Py<RouteBase>) -> Self {
+        Self::with_value(inner, route, None)
+    }
+
+    /// One whose value is known without decoding.
+    pub(crate) fn with_value(
+        inner: Arc<Inner>,
+        route: Py<RouteBase>,
+        known: Option<Py<PyAny>>,
+    ) -> Self {
         Self {
             inner,
             route,
+            known,
             value: OnceLock::new(),
         }
     }
@@ -86,7 +98,7 @@ impl Event {
     /// The decoded value. Raises `PayloadGone` where only metadata travelled, `DecodeError` for foreign bytes.
     #[getter]
     fn value(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if let Some(value) = self.value.get() {
+        if let Some(value) = self.known.as_ref().or_else(|| self.value.get()) {
             return Ok(value.clone_ref(py));
         }
         let route = self.route.get();

@@ -1,22 +1,23 @@
 //! The graph as Python sees it: the engine under a lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use meshfold_core::engine::{Engine, Input, Kind, Uninstallable, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
+use meshfold_core::ids::IdMap;
 use meshfold_core::node::Spec;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::codec::encode;
-use crate::convert::{counters, cycle, ids, overflow, payloads, reasons, taint_bits};
+use crate::convert::{counters, cycle, overflow, payloads, reasons, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
 use crate::hosts::{Function, Functions, Host, Way};
+use crate::publish::Envelope;
 use crate::queue::Queue;
 use crate::route::RouteBase;
 use crate::turn::Full;
@@ -27,11 +28,52 @@ pub(crate) const FAILURES_MAX: usize = 256;
 /// Events numbered in one go by `publish_many` before their turns run.
 pub(crate) const SLICE: usize = 4096;
 
+/// Edges with what to call for them.
+pub(crate) type Readers = Arc<[(u32, Arc<Host>)]>;
+
 pub(crate) struct State {
     pub(crate) engine: Engine,
     /// The routes by their index in the engine.
     pub(crate) routes: Vec<Py<RouteBase>>,
     pub(crate) owner: Option<ThreadId>,
+    /// What to call for edges and nodes.
+    hosts: IdMap<Arc<Host>>,
+    readers: Vec<Option<Readers>>,
+    /// Threads that wait for `changed`.
+    pub(crate) sleepers: usize,
+}
+
+impl State {
+    /// The direct observers of a route; remembered until an edge of the route comes or goes.
+    pub(crate) fn readers(&mut self, route: usize) -> Readers {
+        if self.readers.len() <= route {
+            self.readers.resize(self.routes.len().max(route + 1), None);
+        }
+        let hosts = &self.hosts;
+        let edges = self.engine.edges_of(route).iter();
+        let found = || {
+            edges
+                .filter_map(|id| Some((*id, hosts.get(id)?.clone())))
+                .collect()
+        };
+        self.readers[route].get_or_insert_with(found).clone()
+    }
+
+    fn forget_readers(&mut self, route: usize) {
+        if let Some(known) = self.readers.get_mut(route) {
+            *known = None;
+        }
+    }
+
+    /// The route of an event.
+    pub(crate) fn route_of(&self, py: Python<'_>, event: &Inner) -> Option<Py<RouteBase>> {
+        let index = self.engine.index(event.route)?;
+        Some(self.routes[index].clone_ref(py))
+    }
+
+    pub(crate) fn host(&self, id: u32) -> Option<Arc<Host>> {
+        self.hosts.get(&id).cloned()
+    }
 }
 
 /// Base of `meshfold.core.Graph`.
@@ -42,7 +84,6 @@ pub(crate) struct GraphBase {
     state: Mutex<State>,
     /// Signalled when the turn ends or a queue fills: whoever waits looks again.
     pub(crate) changed: Condvar,
-    hosts: Mutex<HashMap<u32, Arc<Host>>>,
     pub(crate) failures: Mutex<(u64, VecDeque<(String, String)>)>,
     /// Whether somebody waits in `rooms`.
     pub(crate) waiting: AtomicBool,
@@ -81,10 +122,7 @@ impl GraphBase {
     }
 
     pub(crate) fn event(&self, py: Python<'_>, inner: Arc<Inner>) -> PyResult<Event> {
-        let state = self.state();
-        let index = state.engine.index(inner.route);
-        let route = index.map(|index| state.routes[index].clone_ref(py));
-        drop(state);
+        let route = self.state().route_of(py, &inner);
         let route = route.ok_or_else(|| PyValueError::new_err("event of an unknown route"))?;
         Ok(Event::new(inner, route))
     }
@@ -108,10 +146,6 @@ impl GraphBase {
             .map(|route| route.clone_ref(py))
     }
 
-    pub(crate) fn host(&self, id: u32) -> Option<Arc<Host>> {
-        locked(&self.hosts).get(&id).cloned()
-    }
-
     fn hang(
         &self,
         route: usize,
@@ -121,12 +155,12 @@ impl GraphBase {
         replay: bool,
         host: Option<Host>,
     ) -> u32 {
-        // The hosts' lock is held over both: an event may reach the edge as soon as it is attached.
-        let mut hosts = locked(&self.hosts);
-        let id = self.state().engine.attach(route, name, label, kind, replay);
+        let mut state = self.state();
+        let id = state.engine.attach(route, name, label, kind, replay);
         if let Some(host) = host {
-            hosts.insert(id, Arc::new(host));
+            state.hosts.insert(id, Arc::new(host));
         }
+        state.forget_readers(route);
         id
     }
 }
@@ -142,9 +176,11 @@ impl GraphBase {
                 engine: Engine::new(producer, incarnation),
                 routes: Vec::new(),
                 owner: None,
+                hosts: IdMap::default(),
+                readers: Vec::new(),
+                sleepers: 0,
             }),
             changed: Condvar::new(),
-            hosts: Mutex::default(),
             failures: Mutex::default(),
             waiting: AtomicBool::new(false),
             rooms: Mutex::default(),
@@ -164,43 +200,75 @@ impl GraphBase {
         &self.incarnation
     }
 
-    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None))]
+    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None,
+        guards=None, qos=0, epoch=0, clock=None, logical_time=0))]
     #[allow(clippy::too_many_arguments, reason = "the public signature of publish")]
     fn publish(
         &self,
-        py: Python<'_>,
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
         time: Option<i64>,
-        key: Option<String>,
+        key: Option<&str>,
         parents: Option<&Bound<'_, PyAny>>,
-        correlation: Option<String>,
+        correlation: Option<&str>,
         taints: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Event> {
-        let route = r.get();
-        let mut payload = [encode(route, value)?];
-        let ingest = self.now(py)?;
-        let parents = parents.map_or_else(|| Ok(Vec::new()), |parents| ids(py, parents))?;
-        let taints = taints.map_or(Ok(0), |taints| taint_bits(py, taints))?;
-        let (index, home) = self.admit(py, r, &mut payload)?;
-        let [payload] = payload;
-        let input = Input {
-            payload: Some(payload),
-            time: time.unwrap_or(ingest),
-            ingest,
-            key: key.map(Into::into),
-            correlation: correlation.map(Into::into),
+        labels: Option<&Bound<'_, PyAny>>,
+        guards: Option<&Bound<'_, PyAny>>,
+        qos: u8,
+        epoch: u64,
+        clock: Option<&str>,
+        logical_time: u64,
+    ) -> PyResult<Py<Event>> {
+        let envelope = Envelope {
+            time,
+            key,
             parents,
+            correlation,
             taints,
-            ..Input::default()
+            labels,
+            guards,
+            qos,
+            epoch,
+            clock,
+            logical_time,
         };
-        let mut made = None;
-        self.submit(py, &route.text, Full::Wait, |engine| {
-            made = Some(engine.publish(index, input.clone())?);
-            Ok(())
-        })?;
-        let inner = made.ok_or_else(|| PyValueError::new_err("not published"))?;
-        Ok(Event::new(inner, home))
+        self.publish_one(r, value, Full::Wait, &envelope)
+    }
+
+    /// As `publish`; raises `WouldBlock` instead of waiting for room.
+    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None,
+        guards=None, qos=0, epoch=0, clock=None, logical_time=0))]
+    #[allow(clippy::too_many_arguments, reason = "the public signature of publish")]
+    fn try_publish(
+        &self,
+        r: &Bound<'_, RouteBase>,
+        value: &Bound<'_, PyAny>,
+        time: Option<i64>,
+        key: Option<&str>,
+        parents: Option<&Bound<'_, PyAny>>,
+        correlation: Option<&str>,
+        taints: Option<&Bound<'_, PyAny>>,
+        labels: Option<&Bound<'_, PyAny>>,
+        guards: Option<&Bound<'_, PyAny>>,
+        qos: u8,
+        epoch: u64,
+        clock: Option<&str>,
+        logical_time: u64,
+    ) -> PyResult<Py<Event>> {
+        let envelope = Envelope {
+            time,
+            key,
+            parents,
+            correlation,
+            taints,
+            labels,
+            guards,
+            qos,
+            epoch,
+            clock,
+            logical_time,
+        };
+        self.publish_one(r, value, Full::Raise, &envelope)
     }
 
     /// Publish values one after the other; returns (first, last). Nothing is published if one cannot be encoded.
@@ -385,17 +453,17 @@ impl GraphBase {
             sink,
             observer,
         };
-        let mut hosts = locked(&self.hosts);
-        let installed = self.state().engine.install(&spec, &indices);
+        let mut state = self.state();
+        let installed = state.engine.install(&spec, &indices);
         match installed {
             Ok(id) => {
-                hosts.insert(id, Arc::new(Host::Node(functions)));
-                drop(hosts);
+                state.hosts.insert(id, Arc::new(Host::Node(functions)));
+                drop(state);
                 self.run(py)?;
                 Ok(id)
             }
             Err(why) => {
-                drop(hosts);
+                drop(state);
                 Err(match why {
                     Uninstallable::Build(why) => wrong(&format!("{}: {}", spec.name, why.0)),
                     Uninstallable::Cycle(source) => {
@@ -524,9 +592,15 @@ impl GraphBase {
 
     /// Take an edge or a node off. Idempotent.
     fn detach(&self, edge: u32) {
-        let host = locked(&self.hosts).remove(&edge);
-        let gone = self.state().engine.detach(edge);
+        let mut state = self.state();
+        let host = state.hosts.remove(&edge);
+        let gone = state.engine.detach(edge);
+        for edge in &gone {
+            state.forget_readers(edge.route);
+        }
+        drop(state);
         drop((host, gone));
+        self.grave.empty();
         self.changed.notify_all();
     }
 

@@ -7,6 +7,7 @@ mod errors;
 mod event;
 mod graph;
 mod hosts;
+mod publish;
 mod queue;
 mod route;
 mod spans;

@@ -113,13 +113,15 @@ impl Queue {
         let graph = self.graph.get();
         let edge = self.edge;
         py.detach(|| {
-            let state = graph.state();
+            let mut state = graph.state();
+            state.sleepers += 1;
             let limit = Duration::from_secs_f64(timeout.clamp(0.0, 3600.0));
             let empty = |state: &mut crate::graph::State| {
                 state.engine.ring(edge).is_some_and(|ring| ring.is_empty())
             };
             let waited = graph.changed.wait_timeout_while(state, limit, empty);
             waited.is_ok_and(|(mut state, _)| {
+                state.sleepers -= 1;
                 state.engine.ring(edge).is_some_and(|ring| !ring.is_empty())
             })
         })

@@ -3,9 +3,11 @@
 //! Rules: no Python object is released and no Python called while the engine's lock is held; the interpreter lock is
 //! never held while waiting.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use meshfold_core::engine::{Call, Engine, INPUT_EVENTS_MAX, Outcome, Refused, Step};
+use meshfold_core::event::Event;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
@@ -48,9 +50,12 @@ impl GraphBase {
                 }
                 Refused::Full => {
                     py.detach(|| {
-                        let state = self.state();
+                        let mut state = self.state();
                         if state.engine.room() == 0 {
-                            drop(self.changed.wait_timeout(state, Duration::from_millis(100)));
+                            state.sleepers += 1;
+                            let waited =
+                                self.changed.wait_timeout(state, Duration::from_millis(100));
+                            waited.unwrap_or_else(PoisonError::into_inner).0.sleepers -= 1;
                         }
                     });
                     py.check_signals()?;
@@ -75,13 +80,14 @@ impl GraphBase {
         }
         state.owner = Some(std::thread::current().id());
         drop(state);
-        self.turn(py)
+        self.turn(py, None)
     }
 
     /// Run the turn to its end. An exception that is no `Exception` (Ctrl-C) is raised after it.
-    fn turn(&self, py: Python<'_>) -> PyResult<()> {
-        let mut interrupted = None;
+    pub(crate) fn turn(&self, py: Python<'_>, mut interrupted: Option<PyErr>) -> PyResult<()> {
         let mut traced = false;
+        // One Python object for all observers of an event.
+        let mut last: Option<(Arc<Event>, Py<crate::event::Event>)> = None;
         loop {
             // Only a sampled event asks for the time after each step; a clock that fails costs a duration, no event.
             let now = traced.then(|| self.now(py).ok()).flatten();
@@ -95,30 +101,50 @@ impl GraphBase {
                 state.owner = None;
             }
             let room = state.engine.room() > 0;
+            let sleepers = state.sleepers > 0;
+            let (host, route) = match &step {
+                Step::Ready(id) => (state.host(*id), None),
+                Step::Observe(id, event) => (state.host(*id), state.route_of(py, event)),
+                Step::Apply(call) => (state.host(call.node), None),
+                Step::Failed(..) | Step::Idle => (None, None),
+            };
             drop(state);
             match step {
                 Step::Idle => {
-                    self.changed.notify_all();
+                    if sleepers {
+                        self.changed.notify_all();
+                    }
                     self.grave.empty();
                     self.wake_waiting(py, &mut interrupted);
                     return interrupted.map_or(Ok(()), Err);
                 }
                 Step::Ready(edge) => {
-                    self.changed.notify_all();
-                    if let Some(Host::Wake(Some(wake))) = self.host(edge).as_deref() {
+                    if sleepers {
+                        self.changed.notify_all();
+                    }
+                    if let Some(Host::Wake(Some(wake))) = host.as_deref() {
                         let result = wake.call0(py).map(|_| ());
                         self.note(py, edge, result, &mut interrupted);
                     }
                 }
                 Step::Observe(edge, event) => {
-                    if let Some(Host::Observe(callback)) = self.host(edge).as_deref() {
-                        let result = self
-                            .event(py, event)
-                            .and_then(|event| callback.call1(py, (event,)).map(|_| ()));
+                    if let (Some(Host::Observe(callback)), Some(route)) = (host.as_deref(), route) {
+                        let known = last
+                            .as_ref()
+                            .filter(|(inner, _)| Arc::ptr_eq(inner, &event));
+                        let object = match known {
+                            Some((_, object)) => Ok(object.clone_ref(py)),
+                            None => Py::new(py, crate::event::Event::new(event.clone(), route)),
+                        };
+                        let result = object.and_then(|object| {
+                            let result = callback.call1(py, (&object,)).map(|_| ());
+                            last = Some((event, object));
+                            result
+                        });
                         self.note(py, edge, result, &mut interrupted);
                     }
                 }
-                Step::Apply(call) => self.apply(py, *call, &mut interrupted),
+                Step::Apply(call) => self.apply(py, host.as_deref(), *call, &mut interrupted),
                 Step::Failed(id, why) => self.keep_failure(id, why),
             }
             if room {
@@ -127,9 +153,14 @@ impl GraphBase {
         }
     }
 
-    fn apply(&self, py: Python<'_>, call: Call, interrupted: &mut Option<PyErr>) {
-        let host = self.host(call.node);
-        let outcome = match host.as_deref() {
+    fn apply(
+        &self,
+        py: Python<'_>,
+        host: Option<&Host>,
+        call: Call,
+        interrupted: &mut Option<PyErr>,
+    ) {
+        let outcome = match host {
             Some(Host::Node(functions)) => match functions.run(py, self, &call) {
                 Ok(outcome) => outcome,
                 Err(failure) if failure.is_instance_of::<PyException>(py) => {
@@ -172,9 +203,14 @@ impl GraphBase {
         failures.1.push_back((name, text));
     }
 
+    /// Whether somebody waits for room without blocking a thread.
+    pub(crate) fn waits(&self) -> bool {
+        self.waiting.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Tell those who wait for room without blocking a thread.
     fn wake_waiting(&self, py: Python<'_>, interrupted: &mut Option<PyErr>) {
-        if !self.waiting.load(std::sync::atomic::Ordering::Acquire) {
+        if !self.waits() {
             return;
         }
         let calls = std::mem::take(&mut *locked(&self.rooms));

@@ -1,5 +1,6 @@
 //! Values of operators to Python and back. What the engine does not know travels as an object of ours.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshfold_core::value::{Object, Value};
@@ -11,13 +12,24 @@ use crate::route::RouteBase;
 
 /// Python objects that the engine let go of. Releasing one may run code, so it waits until no lock is held.
 #[derive(Clone, Default)]
-pub(crate) struct Grave(Arc<Mutex<Vec<Py<PyAny>>>>);
+pub(crate) struct Grave(Arc<(AtomicBool, Mutex<Vec<Py<PyAny>>>)>);
 
 impl Grave {
     /// Release what lies here. No lock may be held.
     pub(crate) fn empty(&self) {
-        let released = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(released);
+        if self.0.0.load(Ordering::Acquire) {
+            let mut grave = self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.0.store(false, Ordering::Release);
+            let released = std::mem::take(&mut *grave);
+            drop(grave);
+            drop(released);
+        }
+    }
+
+    fn put(&self, object: Py<PyAny>) {
+        let mut grave = self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
+        grave.push(object);
+        self.0.0.store(true, Ordering::Release);
     }
 }
 
@@ -29,8 +41,7 @@ struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(object) = self.object.take() {
-            let mut grave = self.grave.0.lock().unwrap_or_else(PoisonError::into_inner);
-            grave.push(object);
+            self.grave.put(object);
         }
     }
 }

@@ -56,7 +56,9 @@ impl Engine {
             ledger,
         };
         self.edges.insert(id, edge);
-        self.routes[route].edges.push(id);
+        let r = &mut self.routes[route];
+        r.edges.push(id);
+        r.others += usize::from(!matches!(self.edges[&id].kind, Kind::Direct));
         id
     }
 
@@ -146,7 +148,9 @@ impl Engine {
 
     fn unhang(&mut self, id: u32) -> Option<Edge> {
         let mut edge = self.edges.remove(&id)?;
-        self.routes[edge.route].edges.retain(|&other| other != id);
+        let r = &mut self.routes[edge.route];
+        r.edges.retain(|&other| other != id);
+        r.others -= usize::from(!matches!(edge.kind, Kind::Direct));
         match &mut edge.kind {
             Kind::Queue(ring) => ring.close(),
             _ => edge.ledger.close(DropReason::Closed),

@@ -19,10 +19,10 @@ impl Engine {
         }
     }
 
-    /// The next event of a route, as published.
-    pub(super) fn make(&mut self, route: usize, input: Input) -> Arc<Event> {
+    /// The next event of a route, as published. What the input holds moves into it.
+    pub(super) fn make(&mut self, route: usize, input: &mut Input) -> Arc<Event> {
         let own = self.next_id(route);
-        let (trace, causality, sampled) = self.chain(own, &input);
+        let (trace, causality, sampled) = self.chain(own, input);
         let mut event = Event {
             route: own.route,
             producer: own.producer,
@@ -37,19 +37,19 @@ impl Engine {
             trace,
             sampled,
             causality,
-            clock: input.clock,
-            key: input.key,
-            correlation: input.correlation,
+            clock: input.clock.take(),
+            key: input.key.take(),
+            correlation: input.correlation.take(),
             operator: None,
             payload_ref: None,
-            guards: input.guards,
-            labels: input.labels,
+            guards: std::mem::take(&mut input.guards),
+            labels: std::mem::take(&mut input.labels),
             parents: Vec::new(),
             taints: taint::normalize(input.taints),
-            payload: input.payload,
+            payload: input.payload.take(),
         };
         self.routes[route].next_seq += 1;
-        for id in input.parents {
+        for id in std::mem::take(&mut input.parents) {
             if !add_parent(&mut event.parents, id) {
                 event.taints = taint::join(event.taints, LINEAGE_TRUNCATED);
             }

@@ -478,7 +478,7 @@ impl Engine {
 
 impl super::Route {
     /// Keep an event by the route's retention (S16).
-    fn keep(&mut self, event: &Arc<Event>) {
+    pub(super) fn keep(&mut self, event: &Arc<Event>) {
         if self.history_max > 0 {
             self.history_bytes += event.payload.as_ref().map_or(0, |payload| payload.len());
             self.history.push_back(event.clone());
@@ -489,7 +489,7 @@ impl super::Route {
 
 impl crate::counters::Ledger {
     /// Count one event handed over, or handed over again.
-    fn count(&mut self, event: &Event, replay: bool) {
+    pub(super) fn count(&mut self, event: &Event, replay: bool) {
         let EventId {
             producer,
             incarnation,

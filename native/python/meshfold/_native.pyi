@@ -145,6 +145,29 @@ class GraphBase:
         parents: Iterable[Event[Any] | str] | None = None,
         correlation: str | None = None,
         taints: Iterable[str] | None = None,
+        labels: Iterable[str] | None = None,
+        guards: Iterable[str] | None = None,
+        qos: int = 0,
+        epoch: int = 0,
+        clock: str | None = None,
+        logical_time: int = 0,
+    ) -> Event[_T]: ...
+    def try_publish(
+        self,
+        r: Route[_T],
+        value: _T,
+        *,
+        time: int | None = None,
+        key: str | None = None,
+        parents: Iterable[Event[Any] | str] | None = None,
+        correlation: str | None = None,
+        taints: Iterable[str] | None = None,
+        labels: Iterable[str] | None = None,
+        guards: Iterable[str] | None = None,
+        qos: int = 0,
+        epoch: int = 0,
+        clock: str | None = None,
+        logical_time: int = 0,
     ) -> Event[_T]: ...
     def publish_all(
         self, r: Route[Any], values: Any, times: list[int] | None, keys: list[str] | None

@@ -7,14 +7,16 @@ Invariants: numbers are given per route and incarnation from 1 (S2); all readers
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from meshfold._native import GraphBase
-from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.errors import SchemaMismatch, WiringError, WouldBlock
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
 from meshfold.core.ids import parse_event_id
@@ -71,20 +73,19 @@ class Graph(GraphBase):
         self._failure_count = 0
         return self
 
-    def try_publish(self, r: Route[T], value: T, **envelope: Any) -> Event[T]:
-        """As `publish`, but never waits.
-
-        Local edges have no credit to wait for, so today this differs from `publish` on a full input queue only.
-
-        :raises WouldBlock: if it would have to wait
-        :raises EncodeError: if the value does not fit; nothing was stored
-        """
-        return self.publish(r, value, **envelope)
-
     async def apublish(self, r: Route[T], value: T, **envelope: Any) -> Event[T]:
-        """As `publish`, giving the event loop a turn first; cancelled before that, nothing was done."""
-        await asyncio.sleep(0)
-        return self.publish(r, value, **envelope)
+        """As `publish`, waiting for room without blocking the event loop. Cancelled while waiting, nothing was done.
+
+        :raises EncodeError: if the value does not fit; nothing was stored
+        :raises QueueFull: inside an observer, where nothing waits
+        """
+        while True:
+            try:
+                return self.try_publish(r, value, **envelope)
+            except WouldBlock:
+                loop, room = asyncio.get_running_loop(), asyncio.Event()
+                self.when_room(partial(_set, loop, room))
+                await room.wait()
 
     def publish_many(
         self,
@@ -261,6 +262,12 @@ class Graph(GraphBase):
             time=event.time,
             operator=event.operator,
         )
+
+
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """Set an event from any thread; a loop that ended needs nothing."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(event.set)
 
 
 def _positive(capacity: int) -> int:
