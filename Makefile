@@ -49,6 +49,7 @@ types: bootstrap
 fix: bootstrap
 	$(BIN)/python tools/registry.py
 	$(BIN)/python tools/examples.py
+	$(BIN)/python tools/parity.py
 	cargo fmt --all
 	cargo clippy --quiet --fix --allow-dirty --allow-staged --workspace --all-targets
 	$(BIN)/ruff check --fix .

@@ -248,7 +248,7 @@ def examples(root: Path, paths: list[Path]) -> Iterator[str]:
     command = (sys.executable, "tools/examples.py", "--check")
     done = subprocess.run(command, cwd=root, check=False, text=True, capture_output=True)
     if done.returncode:
-        yield f"examples: {done.stderr.strip()}"
+        yield done.stderr.strip()
 
 
 Check = Callable[[Path, list[Path]], Iterator[str]]
