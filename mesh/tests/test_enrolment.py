@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class Mesh:
         self.admitted.append(identity)
         self.grants += grants
 
-    def token(self, name: str = "edge-1", expires_ms: int | None = None) -> JoinToken:
+    def token(self, name: str = "edge-1", expires_ms: int | None = None, uses: int = 1) -> JoinToken:
         """A fresh token."""
         return self.invites.make(
             mesh="plant",
@@ -83,6 +84,7 @@ class Mesh:
             capabilities=capabilities_for(name),
             url="nats://broker:4222",
             expires_ms=expires_ms or time.time_ns() // 1_000_000 + HOUR_MS,
+            uses=uses,
         )
 
     async def join(self, token: JoinToken, folder: str = "node") -> MemberFolder:
@@ -286,7 +288,8 @@ async def test_a_hostile_broker_cannot_join_and_cannot_pass_for_the_issuer(tmp_p
     await mesh.open()
     hostile = HostileBroker(mesh, seed)
     await hostile.open()
-    token = mesh.token()
+    # Half of the tokens are a fleet's: they would let in another, and still only one that holds their secret.
+    token = mesh.token(uses=1 + 2 * (seed % 2))
     joined: MemberFolder | None = None
     try:
         joined = await mesh.join(token)
@@ -301,8 +304,59 @@ async def test_a_hostile_broker_cannot_join_and_cannot_pass_for_the_issuer(tmp_p
         assert joined.enrolment().trust.authority_hash == token.authority
     invite = mesh.invites.find(token.id)
     assert invite is not None
-    if invite.body:
-        assert invite.body[:32] == NodeKeys.load(tmp_path / "node").node_pub
+    for admission in invite.admissions:
+        assert admission.body[:32] == NodeKeys.load(tmp_path / "node").node_pub
+
+
+async def test_a_fleets_token_lets_in_its_number_of_nodes_each_under_a_name_of_its_own(mesh: Mesh) -> None:
+    token = mesh.token("worker", uses=3)
+    joined = [await mesh.join(token, f"node-{number}") for number in range(3)]
+    names = [folder.enrolment().identity.name for folder in joined]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch(r"worker-[0-9a-f]{8}", name) for name in names)
+    for name, folder in zip(names, joined, strict=True):
+        patterns = {c.pattern for grant in folder.enrolment().grants for c in grant.capabilities}
+        assert f"read.logical.{name}.>" in patterns
+        assert not any(other in pattern for other in names if other != name for pattern in patterns)
+        assert not any(".worker." in pattern for pattern in patterns)
+    with pytest.raises(ConfigError, match="has let in its 3 nodes"):
+        await mesh.join(token, "node-3")
+    assert len(mesh.admitted) == 3
+
+
+async def test_a_node_of_a_fleet_that_asks_again_takes_no_further_place(mesh: Mesh) -> None:
+    token = mesh.token("worker", uses=2)
+    first = await mesh.join(token, "node-0")
+    identity = first.enrolment().identity.raw
+    (first.path / "member.json").unlink()
+    again = await mesh.join(token, "node-0")
+    assert again.enrolment().identity.raw == identity
+    await mesh.join(token, "node-1")
+    assert len(mesh.admitted) == 2
+
+
+async def test_nodes_of_a_fleet_that_join_at_once_are_counted_one_by_one(mesh: Mesh) -> None:
+    token = mesh.token("worker", uses=4)
+    results = await asyncio.gather(
+        *(mesh.join(token, f"node-{number}") for number in range(6)), return_exceptions=True
+    )
+    joined = [found for found in results if isinstance(found, MemberFolder)]
+    refused = [found for found in results if isinstance(found, ConfigError)]
+    assert (len(joined), len(refused), len(mesh.admitted)) == (4, 2, 4), results
+    assert len({folder.enrolment().identity.name for folder in joined}) == 4
+
+
+async def test_a_token_that_was_made_a_fleets_on_the_way_is_refused(mesh: Mesh) -> None:
+    token = msgspec.structs.replace(mesh.token(), fleet=True)
+    with pytest.raises(ConfigError):
+        await mesh.join(token)
+    assert mesh.admitted == []
+
+
+@pytest.mark.parametrize("uses", [0, -1, 1001])
+def test_a_fleet_of_a_senseless_size_is_refused(tmp_path: Path, uses: int) -> None:
+    with pytest.raises(ConfigError, match="1 to 1000"):
+        Mesh(tmp_path).token(uses=uses)
 
 
 async def test_another_authority_in_the_answer_is_refused(mesh: Mesh, tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.app import app
+from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment import AuthorityFolder
+from meshfold.security.join import JoinToken
 from typer.testing import CliRunner
 
 
@@ -43,3 +46,78 @@ def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -> None
     answer = CliRunner().invoke(app, init(tmp_path, "--mesh", name))
     assert isinstance(answer.exception, ConfigError)
     assert not (tmp_path / "mesh").exists()
+
+
+def test_asked_again_it_takes_the_mesh_that_is_there(tmp_path: Path) -> None:
+    first = CliRunner().invoke(app, init(tmp_path, "--if-missing", "--mesh", "home"))
+    before = {path: path.read_bytes() for path in (tmp_path / "mesh").rglob("*") if path.is_file()}
+    again = CliRunner().invoke(app, init(tmp_path, "--if-missing", "--mesh", "home"))
+    assert (first.exit_code, again.exit_code) == (0, 0), again.output
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert {path: path.read_bytes() for path in before} == before
+    refused = CliRunner().invoke(app, init(tmp_path, "--mesh", "home"))
+    assert "already holds a mesh" in str(refused.exception)
+
+
+def test_a_mesh_of_another_name_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    CliRunner().invoke(app, init(tmp_path, "--mesh", "home"))
+    for other in (["--mesh", "barn"], ["--mesh", "home", "--voter", "cellar"]):
+        answer = CliRunner().invoke(app, init(tmp_path, "--if-missing", *other))
+        assert isinstance(answer.exception, ConfigError)
+        assert "home with the voter hub" in str(answer.exception)
+
+
+def test_what_was_left_unfinished_is_finished(tmp_path: Path) -> None:
+    CliRunner().invoke(app, init(tmp_path))
+    cluster = (tmp_path / "mesh" / "authority" / "cluster").read_bytes()
+    for name in ("context.json", "nats-server.conf"):
+        (tmp_path / "mesh" / name).unlink()
+    answer = CliRunner().invoke(app, init(tmp_path, "--if-missing"))
+    assert answer.exit_code == 0, answer.output
+    assert Context.load(tmp_path / "mesh" / "context.json").cluster == cluster
+    assert (tmp_path / "mesh" / "nats-server.conf").exists()
+
+
+def test_an_issuer_that_is_due_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    CliRunner().invoke(app, init(tmp_path))
+    issuer = tmp_path / "mesh" / "authority"
+    until_ms = AuthorityFolder.open(issuer).issuer.certificate.not_after_ms
+    later_ns = (until_ms - 20 * 86_400_000) * 1_000_000
+    monkeypatch.setattr("meshfold.mesh.enrolment.found.time.time_ns", lambda: later_ns)
+    answer = CliRunner().invoke(app, init(tmp_path, "--if-missing"))
+    assert answer.exit_code == 0, answer.output
+    assert AuthorityFolder.open(issuer).issuer.certificate.not_after_ms > until_ms
+
+
+def invite(folder: Path, *options: str) -> list[str]:
+    """The command's arguments."""
+    return ["invite", *options, "--json", "--context", str(folder / "mesh" / "context.json")]
+
+
+def test_an_invite_tells_for_how_many_nodes_it_is_and_the_list_how_many_came(tmp_path: Path) -> None:
+    CliRunner().invoke(app, init(tmp_path))
+    made = CliRunner().invoke(app, invite(tmp_path, "worker", "--uses", "5"))
+    assert made.exit_code == 0, made.output
+    document = json.loads(made.stdout)
+    assert (document["node"], document["uses"]) == ("worker", 5)
+    assert JoinToken.decode(document["token"]).fleet
+    (row,) = json.loads(CliRunner().invoke(app, invite(tmp_path, "--list")).stdout)["invites"]
+    assert (row["name"], row["state"], row["uses"], row["used"]) == ("worker", "open", 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["worker", "--uses", "0"], "1 to 1000"),
+        (["worker", "--uses", "2", "--operator"], "operators"),
+        (["w" * 40, "--uses", "2"], "at most 39"),
+    ],
+)
+def test_an_invite_that_makes_no_sense_is_refused_and_none_is_made(
+    tmp_path: Path, options: list[str], says: str
+) -> None:
+    CliRunner().invoke(app, init(tmp_path))
+    answer = CliRunner().invoke(app, invite(tmp_path, *options))
+    assert isinstance(answer.exception, ConfigError)
+    assert says in str(answer.exception)
+    assert json.loads(CliRunner().invoke(app, invite(tmp_path, "--list")).stdout)["invites"] == []

@@ -1,4 +1,6 @@
-"""Enrolment by a one-time token: what both sides say, as bytes; no network.
+"""Enrolment by a token: what both sides say, as bytes; no network.
+
+A token is good for one node, or, as a fleet's, for a stated number of nodes that each get a name of their own.
 
 The token travels outside the mesh and holds a secret that never does. Request and answer are bound to it by HMAC-SHA256
 and sealed by HPKE, so a broker that sees, delays, repeats or forges everything learns no key and cannot join.
@@ -50,6 +52,8 @@ TOKEN_TEXT_MAX: Final = 16_384
 ANSWER_BYTES_MAX: Final = 512 * 1024
 REQUEST_DOMAIN: Final = b"MF1 enrol request"
 ANSWER_DOMAIN: Final = b"MF1 enrol answer"
+#: Of the names of a fleet's nodes, behind the dash.
+FLEET_SUFFIX_CHARS: Final = 8
 BODY_BYTES: Final = 32 * 3 + 16 + 64
 MAC_BYTES: Final = 32
 GRANTED: Final = 1
@@ -74,11 +78,19 @@ class JoinToken(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     #: NATS login for the enrolment subject alone: user JWT and the raw key of its nonce signature; empty on foreign servers
     login_jwt: str = ""
     login_key: bytes = b""
+    #: many nodes join with it, each under a name of its own: `name`, a dash and eight characters of its key
+    fleet: bool = False
 
     @property
     def id(self) -> bytes:
         """Names the token on the wire without telling its secret."""
         return hashlib.sha256(b"MF1 token id\0" + self.secret).digest()[:16]
+
+    def node_name(self, node_pub: bytes) -> str:
+        """The name of the node with this key that joins with this token."""
+        if not self.fleet:
+            return self.name
+        return f"{self.name}-{hashlib.sha256(b'MF1 fleet name' + node_pub).hexdigest()[:FLEET_SUFFIX_CHARS]}"
 
     def encode(self) -> str:
         """The token as one word of text."""
@@ -134,7 +146,8 @@ def _transcript(token: JoinToken, body: bytes) -> bytes:
     """Everything the request says, each part of fixed or stated length."""
     names = [token.mesh, token.name, *token.roles]
     said = b"".join(bytes([len(name.encode())]) + name.encode() for name in names)
-    return REQUEST_DOMAIN + token.cluster + token.authority + token.enrol_pub + token.id + said + body
+    kind = b"fleet" if token.fleet else b""
+    return REQUEST_DOMAIN + token.cluster + token.authority + token.enrol_pub + token.id + said + kind + body
 
 
 def _mac(key: bytes, *parts: bytes) -> bytes:

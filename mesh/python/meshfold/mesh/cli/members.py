@@ -74,6 +74,9 @@ def init(
     server_config: Annotated[
         Path | None, typer.Option("--server-config", help="where the server's configuration goes instead")
     ] = None,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="take the mesh that is there; renew its issuer if it is due")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a mesh: its sealed root, its issuer, its first voter, and the configuration of a nats-server for it.
@@ -83,7 +86,9 @@ def init(
     from meshfold.mesh.enrolment.found import SERVER_CONF, found_mesh
 
     lock = _lock(passphrase_file, key_file, new=True)
-    made = found_mesh(folder, lock, mesh=mesh, voter=voter, url=nats, server_config=server_config)
+    made = found_mesh(
+        folder, lock, mesh=mesh, voter=voter, url=nats, server_config=server_config, if_missing=if_missing
+    )
     document = {
         "mesh": mesh,
         "node": made.voter.name,
@@ -127,6 +132,24 @@ def renew(
     )
 
 
+def _check_invited(name: str | None, uses: int, *, operator: bool) -> str:
+    """The name, if a token for so many nodes can be made for it."""
+    from meshfold.core import escape_token
+    from meshfold.mesh.enrolment.found import NAME_CHARS_MAX
+    from meshfold.security.join import FLEET_SUFFIX_CHARS
+
+    longest = NAME_CHARS_MAX - (FLEET_SUFFIX_CHARS + 1 if uses > 1 else 0)
+    if not name or escape_token(name) != name or len(name) > longest:
+        raise ConfigError(
+            f"{name!r} cannot be a node's name", fix=f"use a-z, 0-9 and -, at most {longest}", item="NAME"
+        )
+    if operator and uses > 1:
+        raise ConfigError(
+            "a token that makes several operators", fix="make one token for each", item="--uses"
+        )
+    return name
+
+
 @app.command()
 def invite(
     name: Annotated[str | None, typer.Argument(help="name the new node will have")] = None,
@@ -137,6 +160,9 @@ def invite(
     no_grants: Annotated[
         bool, typer.Option("--no-grants", help="an identity alone; grant it things later")
     ] = False,
+    uses: Annotated[
+        int, typer.Option("--uses", help="let in so many nodes, named NAME and a suffix of their own")
+    ] = 1,
     nats: Server = None,
     out: Annotated[Path | None, typer.Option("--out", help="write the token to this file (0600)")] = None,
     list_: Annotated[bool, typer.Option("--list", help="list the tokens that were made")] = False,
@@ -145,9 +171,10 @@ def invite(
 ) -> None:
     """Make a one-time token by which a node joins. Whoever holds it first can use it: hand it over safely.
 
+    With --uses it lets in so many nodes, each under a name of its own: what a Deployment with replicas needs.
+
     Example: meshfold invite edge-1 --for 1h --out edge-1.token
     """
-    from meshfold.core import escape_token
     from meshfold.mesh.context import Context
     from meshfold.mesh.enrolment import AuthorityFolder, capabilities_for
     from meshfold.mesh.enrolment.authority_folder import write_private
@@ -170,20 +197,24 @@ def invite(
             ],
         )
         return
-    if not name or escape_token(name) != name or len(name) > 48:
-        raise ConfigError(
-            f"{name!r} cannot be a node's name", fix="use a-z, 0-9 and -, at most 48", item="NAME"
-        )
+    wanted = _check_invited(name, uses, operator=operator)
     token = invites.make(
         mesh=chosen.mesh,
-        name=name,
+        name=wanted,
         roles=("operator",) if operator else ("node",),
-        capabilities=() if no_grants else capabilities_for(name, operator=operator),
+        capabilities=() if no_grants else capabilities_for(wanted, operator=operator),
         url=check_url(nats or chosen.url),
         expires_ms=now_ms + int(parse_duration(for_, "--for") * 1000),
         site=chosen.site,
+        uses=uses,
     )
-    document = {"mesh": chosen.mesh, "node": name, "id": token.id.hex(), "expires_ms": token.expires_ms}
+    document = {
+        "mesh": chosen.mesh,
+        "node": name,
+        "id": token.id.hex(),
+        "expires_ms": token.expires_ms,
+        "uses": uses,
+    }
     if out is not None:
         try:
             write_private(out, token.encode().encode() + b"\n")

@@ -16,9 +16,9 @@ from meshfold.core.ports import Message, Transport
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.enrolment.authority_folder import BACKDATE_MS, AuthorityFolder
-from meshfold.mesh.enrolment.invites import Invite, Invites
+from meshfold.mesh.enrolment.invites import Admission, Invite, Invites
 from meshfold.mesh.enrolment.joining import JoinDocument
-from meshfold.mesh.enrolment.local import GRANT_MS, IDENTITY_MS, LOGIN_S
+from meshfold.mesh.enrolment.local import GRANT_MS, IDENTITY_MS, LOGIN_S, capabilities_for
 from meshfold.mesh.enrolment.member_folder import MemberFile
 from meshfold.mesh.enrolment.permissions import permissions
 from meshfold.mesh.subjects import Subjects
@@ -110,31 +110,44 @@ class Doorkeeper:
         if self._hlc.now_ms() > token.expires_ms:
             self._reject("time", f"token of {token.name}")
             return seal_refusal("expired", "the token has expired; ask for a new one", token, request.body)
-        if invite.body and invite.body != request.body:
+        admission = invite.admission(request.body)
+        if admission is None and invite.spent:
             self._reject("replay", f"token of {token.name}")
-            text = "the token was used by another request; if that was not you, tell who invited you"
-            return seal_refusal("used", text, token, request.body)
-        if not invite.body:
-            invite = self._admit(invite, request)
-        return seal_answer(invite.document, token, request, self._authority.issuer)
+            code, text = (
+                "used",
+                "the token was used by another request; if that was not you, tell who invited you",
+            )
+            if token.fleet:
+                code, text = "spent", f"the token has let in its {invite.uses} nodes; ask for a new one"
+            return seal_refusal(code, text, token, request.body)
+        if admission is None:
+            admission = self._admit(invite, request)
+        return seal_answer(admission.document, token, request, self._authority.issuer)
 
-    def _admit(self, invite: Invite, request: JoinRequest) -> Invite:
+    def _capabilities(self, invite: Invite, name: str) -> list[Capability]:
+        """What the node gets: a fleet's node owns routes under its own name, which nobody knew when the token was made."""
+        if invite.token.fleet and invite.capabilities:
+            return list(capabilities_for(name))
+        return [Capability(Action(actions), pattern) for actions, pattern in invite.capabilities]
+
+    def _admit(self, invite: Invite, request: JoinRequest) -> Admission:
         token, issuer, now_ms = invite.token, self._authority.issuer, self._hlc.now_ms()
+        name = token.node_name(request.node_pub)
         identity = issuer.issue_identity(
             node_pub=request.node_pub,
             wrap_pub=request.wrap_pub,
             login_pub=request.login_pub,
-            name=token.name,
+            name=name,
             roles=token.roles,
             not_before_ms=now_ms - BACKDATE_MS,
             not_after_ms=now_ms + IDENTITY_MS,
         )
         grants: list[Grant] = []
-        if invite.capabilities:
+        if capabilities := self._capabilities(invite, name):
             grants.append(
                 issuer.issue_grant(
                     identity.node_pub,
-                    [Capability(Action(actions), pattern) for actions, pattern in invite.capabilities],
+                    capabilities,
                     not_before_ms=now_ms - BACKDATE_MS,
                     not_after_ms=now_ms + GRANT_MS,
                     policy_epoch=0,
@@ -162,10 +175,10 @@ class Doorkeeper:
             grants=[grant.raw for grant in grants],
             login_jwt=login,
         )
-        bound = msgspec.structs.replace(invite, body=request.body, document=msgspec.msgpack.encode(document))
-        self._invites.save(bound)
+        admission = Admission(request.body, msgspec.msgpack.encode(document))
+        self._invites.save(msgspec.structs.replace(invite, admissions=[*invite.admissions, admission]))
         self._admitted(identity, grants)
-        return bound
+        return admission
 
     async def close(self) -> None:
         """Stop working on requests."""

@@ -34,7 +34,14 @@ class Founded:
 
 
 def found_mesh(
-    folder: Path, lock: RootLock, *, mesh: str, voter: str, url: str, server_config: Path | None = None
+    folder: Path,
+    lock: RootLock,
+    *,
+    mesh: str,
+    voter: str,
+    url: str,
+    server_config: Path | None = None,
+    if_missing: bool = False,
 ) -> Founded:
     """Make a mesh in `folder`: its authority, the identity of the node that hosts the control log, and a context.
 
@@ -42,6 +49,8 @@ def found_mesh(
 
     :param url: where nodes will find the server
     :param server_config: where that configuration goes instead, readable for all: nothing in it is secret
+    :param if_missing: take the mesh that is there already, finish it where it was left unfinished, and renew its issuer
+        where less than a third of its time is left
     :raises ConfigError: if the folder holds a mesh already or cannot be written, or a name cannot be one
     """
     check_url(url)
@@ -51,17 +60,22 @@ def found_mesh(
                 f"{name!r} cannot be the name of a {what}", fix="use a-z, 0-9 and -, at most 48", item=what
             )
     folder = state_folder(folder)
-    authority = folder / "authority"
-    if (authority / "root.sealed").exists():
-        raise ConfigError(f"{folder} already holds a mesh", fix="choose another folder", item="--dir")
     if server_config is not None and not os.access(server_config.parent, os.W_OK):
         raise ConfigError(f"cannot write into {server_config.parent}", item="--server-config")
+    authority = folder / "authority"
+    there = (authority / "root.sealed").exists()
+    if there and not if_missing:
+        raise ConfigError(f"{folder} already holds a mesh", fix="choose another folder", item="--dir")
     now_ms = time.time_ns() // 1_000_000
-    opened = AuthorityFolder.found(authority, os.urandom(16), lock, now_ms)
+    opened = (
+        AuthorityFolder.open(authority)
+        if there
+        else AuthorityFolder.found(authority, os.urandom(16), lock, now_ms)
+    )
+    if there and opened.due(now_ms):
+        opened.renew(lock, now_ms)
     folder.chmod(0o700)
-    _, identity = local_identity(opened, folder / "nodes", voter, now_ms, ("node", "voter"))
-    context = Context(mesh, opened.cluster, url, folder, authority, (identity.raw,), 0, time.time_ns())
-    context.save(link=False)
+    context = _context(folder, opened, mesh, voter, url, now_ms)
     conf = (
         "# A nats-server that takes the logins of this mesh: nats-server -c nats-server.conf\n"
         "# Nothing in here is secret.\n"
@@ -70,7 +84,29 @@ def found_mesh(
         f"max_payload: {PAYLOAD_BYTES}\n" + opened.papers.config()
     )
     _write_conf(server_config, conf) if server_config else write_private(folder / SERVER_CONF, conf.encode())
-    return Founded(context, identity, opened.issuer.trust.authority_hash.hex())
+    return Founded(context, Identity.parse(context.voters[0]), opened.issuer.trust.authority_hash.hex())
+
+
+def _context(
+    folder: Path, authority: AuthorityFolder, mesh: str, voter: str, url: str, now_ms: int
+) -> Context:
+    """The context that is there, or a new one with a first voter."""
+    if (folder / "context.json").exists():
+        known = Context.load(folder / "context.json")
+        name = Identity.parse(known.voters[0]).name
+        if (known.mesh, name) != (mesh, voter):
+            raise ConfigError(
+                f"{folder} holds the mesh {known.mesh} with the voter {name}, and not {mesh} with {voter}",
+                fix="choose another folder",
+                item="--dir",
+            )
+        return known
+    _, identity = local_identity(authority, folder / "nodes", voter, now_ms, ("node", "voter"))
+    context = Context(
+        mesh, authority.cluster, url, folder, authority.path, (identity.raw,), 0, time.time_ns()
+    )
+    context.save(link=False)
+    return context
 
 
 def _write_conf(path: Path, conf: str) -> None:

@@ -1,7 +1,7 @@
 """Invites on the issuer's side: which tokens were made, and to which request each is bound.
 
 One file for each token, named by its id. A token binds to the first valid request; that request gets the same answer
-until the token's end, and no other gets any.
+until the token's end, and no other gets any. A fleet's token binds so to a stated number of requests.
 """
 
 from __future__ import annotations
@@ -20,18 +20,35 @@ from meshfold.security.join import SECRET_BYTES, JoinToken
 __all__ = ("Invite", "Invites")
 
 INVITES_MAX: Final = 10_000
+#: Nodes that one token lets in, over all its time; each is remembered with what it was answered.
+USES_MAX: Final = 1000
 ROLES: Final = ("node", "operator")
+
+
+class Admission(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A request that a token is bound to, and the document it was answered with."""
+
+    body: bytes
+    document: bytes
 
 
 class Invite(msgspec.Struct, forbid_unknown_fields=True):
     """A token as it was made, what it will grant, and what became of it."""
 
     token: JoinToken
-    #: (actions, pattern) of the grant that joining brings
+    #: (actions, pattern) of the grant that joining brings; a fleet's node gets instead what its own name is granted
     capabilities: list[tuple[int, str]]
-    #: the request it is bound to, and the document that request was answered with
-    body: bytes = b""
-    document: bytes = b""
+    uses: int = 1
+    admissions: list[Admission] = []
+
+    def admission(self, body: bytes) -> Admission | None:
+        """What a request with this body was answered, if the token is bound to it."""
+        return next((one for one in self.admissions if one.body == body), None)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it is bound to as many requests as it may be."""
+        return len(self.admissions) >= self.uses
 
 
 class Invites:
@@ -51,11 +68,14 @@ class Invites:
         url: str,
         expires_ms: int,
         site: str = "local",
+        uses: int = 1,
     ) -> JoinToken:
-        """Make a token for a node of that name.
+        """Make a token for a node of that name, or for `uses` nodes whose names begin with it.
 
-        :raises ConfigError: if there are too many invites, or the folder cannot be written
+        :raises ConfigError: if there are too many invites or uses, or the folder cannot be written
         """
+        if not 1 <= uses <= USES_MAX:
+            raise ConfigError(f"a token for {uses} nodes", fix=f"1 to {USES_MAX}", item="--uses")
         if sum(1 for _ in self._folder.glob("*")) >= INVITES_MAX:
             raise ConfigError(
                 f"more than {INVITES_MAX} invites", fix=f"remove old files in {self._folder}", item="invites"
@@ -71,11 +91,12 @@ class Invites:
             roles=roles,
             expires_ms=expires_ms,
             url=url,
+            fleet=uses > 1,
         )
         key = os.urandom(32)
         token = msgspec.structs.replace(token, login_key=key, login_jwt=self._login(token, key, site))
         capability_list = [(int(capability.actions), capability.pattern) for capability in capabilities]
-        self.save(Invite(token, capability_list))
+        self.save(Invite(token, capability_list, uses))
         return token
 
     def _login(self, token: JoinToken, key: bytes, site: str) -> str:
@@ -127,7 +148,7 @@ class Invites:
 def describe(invite: Invite, now_ms: int) -> dict[str, object]:
     """An invite for people: everything but its secret."""
     token = invite.token
-    state = "used" if invite.body else ("expired" if now_ms > token.expires_ms else "open")
+    state = "used" if invite.spent else ("expired" if now_ms > token.expires_ms else "open")
     return {
         "id": token.id.hex(),
         "mesh": token.mesh,
@@ -136,4 +157,6 @@ def describe(invite: Invite, now_ms: int) -> dict[str, object]:
         "roles": list(token.roles),
         "expires_ms": token.expires_ms,
         "state": state,
+        "uses": invite.uses,
+        "used": len(invite.admissions),
     }

@@ -166,7 +166,7 @@ def _accept(
     check_answer_signature(raw, signature, token, body, certificate.identity_pub)
     identity = Identity.parse(document.identity)
     identity.verify(cluster=token.cluster, issuers=trust.issuers(now_ms), now_ms=now_ms)
-    if (identity.node_pub, identity.name) != (keys.node_pub, token.name):
+    if (identity.node_pub, identity.name) != (keys.node_pub, token.node_name(keys.node_pub)):
         raise FrameRejected("member", "an identity of another node")
     grants = [Grant.parse(grant) for grant in document.grants]
     for grant in grants:
