@@ -175,6 +175,8 @@ pub struct Engine {
     next: Option<Step>,
     failures: VecDeque<(u32, String)>,
     out: Out,
+    /// No operator's deadline is before this; it may be earlier than the earliest.
+    due: i64,
 }
 
 impl Engine {
@@ -198,6 +200,7 @@ impl Engine {
             next: None,
             failures: VecDeque::new(),
             out: Out::default(),
+            due: i64::MAX,
         }
     }
 

@@ -13,6 +13,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use crate::alarm::{Alarm, Bell};
 use crate::convert::{counters, cycle, overflow, payloads, reasons, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
@@ -89,6 +90,10 @@ pub(crate) struct GraphBase {
     pub(crate) waiting: AtomicBool,
     pub(crate) rooms: Mutex<Vec<Py<PyAny>>>,
     pub(crate) grave: Grave,
+    pub(crate) bell: Arc<Bell>,
+    alarmed: AtomicBool,
+    /// Called once, when the first operator waits for time.
+    starter: Mutex<Option<Py<PyAny>>>,
     clock: Option<Py<PyAny>>,
     producer: Tag,
     incarnation: Tag,
@@ -165,6 +170,26 @@ impl GraphBase {
     }
 }
 
+impl GraphBase {
+    /// Set the alarm to a deadline; the first one starts the thread that sleeps on it.
+    pub(crate) fn ring_at(&self, py: Python<'_>, due: i64) -> PyResult<()> {
+        self.bell.set((due < i64::MAX).then_some(due));
+        if due < i64::MAX && !self.alarmed.swap(true, Ordering::AcqRel) {
+            let start = locked(&self.starter).take();
+            if let Some(start) = start {
+                start.call0(py)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GraphBase {
+    fn drop(&mut self) {
+        self.bell.close();
+    }
+}
+
 #[pymethods]
 impl GraphBase {
     #[new]
@@ -185,6 +210,9 @@ impl GraphBase {
             waiting: AtomicBool::new(false),
             rooms: Mutex::default(),
             grave: Grave::default(),
+            bell: Arc::default(),
+            alarmed: AtomicBool::new(false),
+            starter: Mutex::default(),
             clock,
             producer,
             incarnation,
@@ -460,6 +488,8 @@ impl GraphBase {
                 state.hosts.insert(id, Arc::new(Host::Node(functions)));
                 drop(state);
                 self.run(py)?;
+                let due = self.state().engine.due();
+                self.ring_at(py, due)?;
                 Ok(id)
             }
             Err(why) => {
@@ -545,12 +575,36 @@ impl GraphBase {
         loaded.map_err(|why| wrong(&why.0))
     }
 
-    /// Let operators that wait for time act up to now; returns the ns of the next deadline.
-    fn advance(&self, py: Python<'_>) -> PyResult<Option<i64>> {
+    /// Let operators that wait for time act up to now; returns the ns of the next deadline. `clock_set`: by how many ns
+    /// the wall clock was set since the last call.
+    #[pyo3(signature = (clock_set=0))]
+    fn advance(&self, py: Python<'_>, clock_set: i64) -> PyResult<Option<i64>> {
         let now = self.now(py)?;
-        self.state().engine.advance(now);
+        let mut state = self.state();
+        if clock_set != 0 {
+            state.engine.clock_set(clock_set);
+        }
+        state.engine.advance(now);
+        drop(state);
         self.run(py)?;
-        Ok(self.state().engine.deadline())
+        let deadline = self.state().engine.deadline();
+        self.ring_at(py, deadline.unwrap_or(i64::MAX))?;
+        Ok(deadline)
+    }
+
+    /// What is called once, when the first operator waits for time; it must not hold the graph.
+    fn on_timed(&self, start: Py<PyAny>) {
+        *locked(&self.starter) = Some(start);
+    }
+
+    /// Now, in ns of the graph's clock.
+    fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
+        self.now(py)
+    }
+
+    /// What a thread sleeps on that calls `advance` when it is time; None where the clock is not the system's.
+    fn alarm(&self) -> Option<Alarm> {
+        self.clock.is_none().then(|| Alarm::new(self.bell.clone()))
     }
 
     /// When `advance` should be called next.

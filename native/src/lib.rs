@@ -1,5 +1,6 @@
 //! The only crate that knows Python; one thin file per concept, plain data across the boundary.
 
+mod alarm;
 mod codec;
 mod consensus;
 mod convert;
@@ -18,6 +19,8 @@ mod versions;
 
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::alarm::Alarm;
     #[pymodule_export]
     use crate::codec::{check_json, decode_scalar, encode_scalar};
     #[pymodule_export]

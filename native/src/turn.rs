@@ -108,11 +108,16 @@ impl GraphBase {
                 Step::Apply(call) => (state.host(call.node), None),
                 Step::Failed(..) | Step::Idle => (None, None),
             };
+            let due = state.engine.due();
             drop(state);
             match step {
                 Step::Idle => {
                     if sleepers {
                         self.changed.notify_all();
+                    }
+                    if due < i64::MAX {
+                        let result = self.ring_at(py, due);
+                        self.note(py, 0, result, &mut interrupted);
                     }
                     self.grave.empty();
                     self.wake_waiting(py, &mut interrupted);

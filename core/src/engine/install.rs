@@ -92,6 +92,9 @@ impl Engine {
         }
         let (rank, outputs): (_, Vec<_>) = (node.rank, node.outputs().collect());
         let boundary = node.boundary;
+        for (_, operator) in node.native() {
+            self.due = self.due.min(operator.deadline().unwrap_or(i64::MAX));
+        }
         self.nodes.insert(id, node);
         if !boundary {
             for route in outputs {
@@ -261,6 +264,7 @@ impl Engine {
         if let (Err(_), Ok(before)) = (&result, before) {
             load_stages(node, &before)?;
         }
+        self.due = self.deadline().unwrap_or(i64::MAX);
         result
     }
 }

@@ -70,13 +70,15 @@ impl Engine {
     ) -> Arc<Event> {
         let own = self.next_id(route);
         // S30: inputs of one trace go on in it, inputs of several begin a new one.
-        let (trace, causality) = if item.lineage.mixed {
-            (root_trace(&own), item.id)
+        // What time alone caused has no parent.
+        let caused = item.id != EventId::default();
+        let (trace, causality) = if item.lineage.mixed || !caused {
+            (root_trace(&own), caused.then_some(item.id))
         } else {
-            (item.lineage.trace, item.lineage.causality)
+            (item.lineage.trace, Some(item.lineage.causality))
         };
         let mut parents = item.lineage.parents;
-        if parents.is_empty() {
+        if parents.is_empty() && caused {
             parents = vec![item.id.range()];
         }
         self.routes[route].next_seq += 1;
@@ -93,7 +95,7 @@ impl Engine {
             qos: item.qos,
             trace,
             sampled: item.lineage.sampled,
-            causality: Some(causality),
+            causality,
             clock: item.clock,
             key: item.key,
             correlation: item.correlation,

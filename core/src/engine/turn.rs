@@ -259,6 +259,9 @@ impl Engine {
                             *waiting > 0 && (input.1, input.2) != (stage, port)
                         });
                 operator.on_item(port, item, &mut self.out);
+                if let Some(deadline) = operator.deadline() {
+                    self.due = self.due.min(deadline);
+                }
                 self.spill(id, stage);
                 None
             }
@@ -449,6 +452,23 @@ impl Engine {
         deadlines.min()
     }
 
+    /// No operator acts by time before this; cheap, and perhaps earlier than `deadline`; the largest number if none waits.
+    pub fn due(&self) -> i64 {
+        self.due
+    }
+
+    /// The host's wall clock was set by so many ns.
+    pub fn clock_set(&mut self, by: i64) {
+        for node in self.nodes.values_mut() {
+            for stage in 0..node.stages.len() {
+                if let Some(operator) = node.operator(stage) {
+                    operator.on_clock_set(by);
+                }
+            }
+        }
+        self.due = self.deadline().unwrap_or(i64::MAX);
+    }
+
     /// The host's clock has reached `now`: operators whose deadline is past act. Call `step` until it is idle after.
     pub fn advance(&mut self, now: i64) {
         let mut due: Vec<(u32, usize)> = Vec::new();
@@ -473,6 +493,7 @@ impl Engine {
             self.out = out;
             self.spill(id, stage);
         }
+        self.due = self.deadline().unwrap_or(i64::MAX);
     }
 }
 

@@ -74,6 +74,10 @@ impl Capacitor {
         out.emit(item);
     }
 
+    fn room(&self) -> i64 {
+        i64::try_from(self.settings.capacity - self.state.held.len()).unwrap_or(i64::MAX)
+    }
+
     fn store(&mut self, item: Item, out: &mut Out) {
         let held = &mut self.state.held;
         if held.len() < self.settings.capacity {
@@ -109,7 +113,7 @@ impl Capacitor {
 
     /// Tell upstream how many more events there is room for.
     fn tell(&self, out: &mut Out) {
-        let room = (self.settings.capacity - self.state.held.len()) as i64;
+        let room = self.room();
         if let Some(last) = self.state.held.back() {
             out.side(UPSTREAM, last.clone().made().with(Value::Int(room)));
         }
@@ -143,7 +147,7 @@ impl Operator for Capacitor {
             return;
         };
         out.release(&held);
-        let room = (self.settings.capacity - self.state.held.len()) as i64;
+        let room = self.room();
         out.side(UPSTREAM, item.made().with(Value::Int(room)));
         self.emit(held, now, out);
     }

@@ -72,6 +72,10 @@ impl Operator for Coalesce {
         }
     }
 
+    fn on_clock_set(&mut self, by: i64) {
+        self.state.due = self.state.due.saturating_add(by);
+    }
+
     fn gauges(&self) -> Vec<(&'static str, u64)> {
         vec![("depth", u64::from(self.state.held.is_some()))]
     }

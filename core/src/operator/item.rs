@@ -16,6 +16,8 @@ pub struct Item {
     pub value: Value,
     /// The event it entered as, or the one that caused it to be emitted.
     pub id: EventId,
+    /// The last parent of that event: what a report answers, or the write an acknowledgement is for.
+    pub cause: Option<EventId>,
     /// The edge it entered by; 0 once it is no longer one event that came in.
     pub edge: u32,
     /// Device time, ns.
@@ -64,6 +66,12 @@ impl Item {
         Self {
             value,
             id,
+            cause: event.parents.last().map(|range| EventId {
+                producer: range.producer,
+                incarnation: range.incarnation,
+                route: range.route,
+                seq: range.last,
+            }),
             edge,
             time: event.time,
             ingest: event.ingest,

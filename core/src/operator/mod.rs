@@ -9,8 +9,13 @@ use serde_json::Value as Config;
 
 use crate::registry::DropReason;
 
+mod capacitor;
+mod coalesce;
 mod distinct;
 pub mod item;
+mod resistor;
+mod shadow;
+mod watchdog;
 
 pub use item::{Item, Lineage};
 
@@ -40,6 +45,9 @@ pub trait Operator: Send {
 
     /// The host's clock has reached `now`.
     fn on_time(&mut self, _now: i64, _out: &mut Out) {}
+
+    /// The host's wall clock was set by so many ns: deadlines told in it move along.
+    fn on_clock_set(&mut self, _by: i64) {}
 
     /// Whether what it emits begins a turn of its own, so that it may stand in a cycle (S22).
     fn boundary(&self) -> bool {
@@ -164,7 +172,12 @@ pub fn load<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BuildError> {
 /// Make the operator of a kind. `null` stands for an empty configuration.
 pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError> {
     match kind {
+        "capacitor" => capacitor::build(with),
+        "coalesce" => coalesce::build(with),
         "distinct" => distinct::build(with),
+        "resistor" => resistor::build(with),
+        "shadow" => shadow::build(with),
+        "watchdog" => watchdog::build(with),
         _ => Err(BuildError(format!("unknown operator {kind}"))),
     }
 }

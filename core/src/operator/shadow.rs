@@ -2,7 +2,7 @@
 //!
 //! A request is projected to `desired` in the same turn, once. A report that names the write as its cause makes what it
 //! says effective, even where it differs (a clamp). A report of another or unknown cause does not while a write was asked
-//! for; the shadow then says ECHO_UNMATCHED until both agree or somebody accepts the report.
+//! for; the shadow then says `ECHO_UNMATCHED` until both agree or the owner says what holds.
 //!
 //! Where the device cannot name causes, `write_ids` is off and equality of values is all there is.
 
@@ -18,7 +18,7 @@ use crate::value::Value;
 
 const REQUEST: usize = 1;
 const ACK: usize = 2;
-const ACCEPT: usize = 3;
+const OVERRIDE: usize = 3;
 const DESIRED: usize = 0;
 
 #[derive(Deserialize)]
@@ -37,6 +37,7 @@ struct Shadow {
 }
 
 #[derive(Default, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct State {
     write: Option<EventId>,
     desired: Value,
@@ -164,7 +165,7 @@ impl Shadow {
 
 impl Operator for Shadow {
     fn ports(&self) -> &'static [&'static str] {
-        &["reported", "request", "ack", "accept"]
+        &["reported", "request", "ack", "override"]
     }
 
     fn sides(&self) -> &'static [&'static str] {
@@ -180,14 +181,9 @@ impl Operator for Shadow {
                     (self.state.acked, self.state.report_behind) = (true, false);
                 }
             }
-            ACCEPT => {
-                if let Some(reported) = self.state.reported.clone() {
-                    self.state.foreign = false;
-                    let mut taken = reported.made();
-                    taken.also(&item);
-                    taken.ingest = item.ingest;
-                    self.adopt(taken, out);
-                }
+            OVERRIDE => {
+                self.state.foreign = false;
+                self.adopt(item, out);
             }
             _ => self.report(item, out),
         }
@@ -201,6 +197,12 @@ impl Operator for Shadow {
     fn on_time(&mut self, now: i64, _out: &mut Out) {
         if self.deadline().is_some_and(|due| now >= due) {
             self.state.overdue = true;
+        }
+    }
+
+    fn on_clock_set(&mut self, by: i64) {
+        if self.state.due > 0 {
+            self.state.due = self.state.due.saturating_add(by);
         }
     }
 

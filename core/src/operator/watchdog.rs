@@ -168,6 +168,12 @@ impl Operator for Watchdog {
         }
     }
 
+    fn on_clock_set(&mut self, by: i64) {
+        if !self.settings.clock {
+            self.state.last_reset = self.state.last_reset.map(|last| last.saturating_add(by));
+        }
+    }
+
     fn gauges(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("armed", u64::from(self.state.armed)),

@@ -11,11 +11,13 @@ import contextlib
 import hashlib
 import inspect
 import os
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from meshfold._native import GraphBase
+from meshfold.core.alarm import start_alarm
+from meshfold.core.elements import Elements
 from meshfold.core.errors import SchemaMismatch, WiringError, WouldBlock
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
@@ -37,7 +39,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(GraphBase):
+class Graph(Elements):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -71,6 +73,7 @@ class Graph(GraphBase):
         self.name = name
         self._own_failures = []
         self._failure_count = 0
+        self.on_timed(partial(start_alarm, weakref.ref(self)))
         return self
 
     async def apublish(self, r: Route[T], value: T, **envelope: Any) -> Event[T]:

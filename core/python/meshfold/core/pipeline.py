@@ -89,6 +89,15 @@ class Pipeline(Generic[T]):
         """
         return self.stage(Stage("distinct", {"keys_max": keys_max}))
 
+    def coalesce_latest(self, window: float) -> Pipeline[T]:
+        """Of all values within `window` seconds after a first one let only the newest pass, at the window's end.
+
+        The others are counted as `coalesced`, and the one that passes is tainted DELIVERY_COALESCED.
+
+        :raises WiringError: at the end of the pipeline, if the window is not above 0
+        """
+        return self.stage(Stage("coalesce", {"window_ns": int(window * 1e9)}))
+
     def into(self, sink: Route[T], *, name: str | None = None) -> Operator:
         """Publish the results on `sink`: each with its causes as parents, in their trace, with their taints.
 
