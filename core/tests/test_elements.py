@@ -46,7 +46,8 @@ def test_m30_without_demand_or_immediate_it_is_refused() -> None:
     with pytest.raises(WiringError, match="overflow"):
         graph.capacitor(SOURCE, SINK, demand=DEMAND, overflow="whatever")
     with pytest.raises(SchemaMismatch):
-        graph.capacitor(SOURCE, ALARM, immediate=True)  # type: ignore[arg-type,unused-ignore]
+        other: Any = ALARM
+        graph.capacitor(SOURCE, other, immediate=True)
     assert graph.operators() == []
 
 
