@@ -68,6 +68,8 @@ pub struct Input {
     pub guards: Vec<Arc<str>>,
     /// Security labels.
     pub labels: Vec<Arc<str>>,
+    /// It comes from what owns the route.
+    pub owner: bool,
 }
 
 /// What hangs on a route.
@@ -123,6 +125,8 @@ struct Route {
     /// Of these, how many are no direct observers.
     others: usize,
     tracks: Vec<Track>,
+    /// How many own it: then only they publish on it (S18).
+    owners: u32,
 }
 
 /// What `push` did with a batch.
@@ -149,6 +153,8 @@ pub enum Refused {
     Batch(BatchError),
     /// Too many producers on one inlet.
     Producers,
+    /// The route is written by what owns it (S18).
+    Owned,
 }
 
 /// The graph's state machine.
@@ -223,6 +229,7 @@ impl Engine {
             edges: Vec::new(),
             others: 0,
             tracks: Vec::new(),
+            owners: 0,
         });
         self.by_tag.insert(tag, self.routes.len() - 1);
         self.routes.len() - 1
@@ -233,6 +240,16 @@ impl Engine {
         let r = &mut self.routes[route];
         (r.history_max, r.history_bytes_max, r.history_age_max) = (events, bytes, age);
         trim(r, None);
+    }
+
+    /// From now on only owners publish on a route, or one of them gives it up.
+    pub fn own(&mut self, route: usize, on: bool) {
+        let owners = &mut self.routes[route].owners;
+        *owners = if on {
+            *owners + 1
+        } else {
+            owners.saturating_sub(1)
+        };
     }
 
     /// An edge.
@@ -299,6 +316,9 @@ impl Engine {
 
     /// Number an event and queue it for its turn.
     pub fn publish(&mut self, route: usize, mut input: Input) -> Result<Arc<Event>, Refused> {
+        if self.routes[route].owners > 0 && !input.owner {
+            return Err(Refused::Owned);
+        }
         if self.room() == 0 {
             return Err(Refused::Full);
         }
@@ -310,7 +330,9 @@ impl Engine {
     /// Number an event, store it and count it as delivered to the direct observers of its route, which the host calls
     /// before it does anything else (`edges_of`). None, and the input untouched, where that is not the whole turn.
     pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
-        if self.routes[route].others > 0 || self.tracer.is_on() || !self.idle() {
+        let r = &self.routes[route];
+        let owned = r.owners > 0 && !input.owner;
+        if owned || r.others > 0 || self.tracer.is_on() || !self.idle() {
             return None;
         }
         let event = self.make(route, input);

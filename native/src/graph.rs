@@ -259,6 +259,7 @@ impl GraphBase {
             epoch,
             clock,
             logical_time,
+            owner: false,
         };
         self.publish_one(r, value, Full::Wait, &envelope)
     }
@@ -295,6 +296,7 @@ impl GraphBase {
             epoch,
             clock,
             logical_time,
+            owner: false,
         };
         self.publish_one(r, value, Full::Raise, &envelope)
     }
@@ -595,6 +597,12 @@ impl GraphBase {
     /// What is called once, when the first operator waits for time; it must not hold the graph.
     fn on_timed(&self, start: Py<PyAny>) {
         *locked(&self.starter) = Some(start);
+    }
+
+    /// How many events may be published on a route now without waiting.
+    fn room_for(&self, py: Python<'_>, r: &Bound<'_, RouteBase>) -> PyResult<usize> {
+        self.index(py, r)?;
+        Ok(self.state().engine.room())
     }
 
     /// Now, in ns of the graph's clock.

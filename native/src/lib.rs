@@ -16,6 +16,7 @@ mod stores;
 mod turn;
 mod values;
 mod versions;
+mod writes;
 
 #[pyo3::pymodule]
 mod _native {
@@ -39,6 +40,9 @@ mod _native {
     };
     #[pymodule_export]
     use crate::stores::{EventLogBase, KeyspaceBase, derive_all, pack_event, restore};
+
+    #[pymodule_export]
+    use crate::writes::{frozen, own, publish_owned};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

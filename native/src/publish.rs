@@ -32,6 +32,8 @@ pub(crate) struct Envelope<'a, 'py> {
     pub(crate) epoch: u64,
     pub(crate) clock: Option<&'a str>,
     pub(crate) logical_time: u64,
+    /// It comes from what owns the route.
+    pub(crate) owner: bool,
 }
 
 impl Envelope<'_, '_> {
@@ -58,6 +60,7 @@ impl Envelope<'_, '_> {
             labels: self
                 .labels
                 .map_or_else(|| Ok(Vec::new()), |labels| texts(py, labels, "labels"))?,
+            owner: self.owner,
         })
     }
 }

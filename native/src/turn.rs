@@ -60,6 +60,11 @@ impl GraphBase {
                     });
                     py.check_signals()?;
                 }
+                Refused::Owned => {
+                    let what = format!("{text} is written by what owns it");
+                    let fix = "write through its binding or operator";
+                    return Err(error(py, "WiringError", &what, fix, ("item", text)));
+                }
                 Refused::Batch(why) => {
                     let what = format!("not a batch: {}", why.0);
                     return Err(error(py, "DecodeError", &what, "", ("reason", "batch")));

@@ -9,10 +9,12 @@ use serde_json::Value as Config;
 
 use crate::registry::DropReason;
 
+mod await_ack;
 mod capacitor;
 mod coalesce;
 mod distinct;
 pub mod item;
+mod next_epoch;
 mod resistor;
 mod shadow;
 mod watchdog;
@@ -172,9 +174,11 @@ pub fn load<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BuildError> {
 /// Make the operator of a kind. `null` stands for an empty configuration.
 pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError> {
     match kind {
+        "await_ack" => await_ack::build(with),
         "capacitor" => capacitor::build(with),
         "coalesce" => coalesce::build(with),
         "distinct" => distinct::build(with),
+        "next_epoch" => next_epoch::build(with),
         "resistor" => resistor::build(with),
         "shadow" => shadow::build(with),
         "watchdog" => watchdog::build(with),

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from meshfold.core.alarm import start_alarm
-from meshfold.core.elements import Elements
 from meshfold.core.errors import SchemaMismatch, WiringError, WouldBlock
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
@@ -29,6 +28,7 @@ from meshfold.core.ports import Clock
 from meshfold.core.route import Route
 from meshfold.core.stream import Edge, Stream, Subscription, Wake
 from meshfold.core.tap import Tap
+from meshfold.core.writes.graph import Writes
 
 __all__ = ("Graph",)
 
@@ -39,7 +39,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Elements):
+class Graph(Writes):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -73,6 +73,7 @@ class Graph(Elements):
         self.name = name
         self._own_failures = []
         self._failure_count = 0
+        self._scheduler, self._shadows, self._loops = None, {}, {}
         self.on_timed(partial(start_alarm, weakref.ref(self)))
         return self
 
