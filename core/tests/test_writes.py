@@ -436,7 +436,7 @@ def test_m78_missing_and_old_inputs_follow_the_declared_policy() -> None:
     with pytest.raises(WiringError):
         graph.control_loop("skip", **kwargs)
     with pytest.raises(WiringError):
-        graph.control_loop("x", missing="guess", **kwargs)
+        graph.control_loop("x", **kwargs | {"missing": "guess"})
 
 
 def test_m78_a_function_that_fails_or_writes_elsewhere_writes_nothing() -> None:
