@@ -72,6 +72,11 @@ class Raise:
         """Epochs from the root to this node."""
         return (OUTSIDE,) * DEPTH + (self.epoch,) if self.shreddable else (*self.above, self.epoch)
 
+    @property
+    def shredded(self) -> bool:
+        """Whether the voters erased its keys: then the commitments are zeros."""
+        return self.shreddable and not any(map(any, self.kc))
+
     def encode(self) -> bytes:
         """flags 1 | n_tokens 1 | path | epochs u16 x (n_tokens + 1) | activate_ms 8 | policy_epoch 4 | kc 3 x 32"""
         path = b"".join(bytes([len(token)]) + token.encode() for token in self.path)

@@ -57,6 +57,9 @@ class Keyring(Guarded):
         :raises FrameRejected: with reason `commit` if a key held is not the one the voters committed to
         """
         for one in epochs.raises:
+            if one.shredded:
+                self.forget(one.path, one.vector)
+                continue
             for key_class, kc in zip(CLASSES, one.kc, strict=True):
                 held = self._slots.get((key_class, one.path, one.vector))
                 if held is not None and commitment(key_class, one.path, one.vector, held) != kc:

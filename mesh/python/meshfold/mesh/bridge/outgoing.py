@@ -7,7 +7,7 @@ skips the wait) with what waits by then, up to 256 KiB: signing and verifying co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from meshfold.core import Graph, Route, Tracing
@@ -45,6 +45,7 @@ class OutgoingBridge(Bridge):
         policy_epoch: Callable[[], int],
         meta_wanted: Callable[[str], bool],
         may_send: Callable[[Route[Any], int], bool],
+        prepare: Callable[[Route[Any]], Awaitable[None]],
         express: bool,
     ) -> None:
         super().__init__(route, loop)
@@ -55,6 +56,7 @@ class OutgoingBridge(Bridge):
         self._policy_epoch = policy_epoch
         self._meta_wanted = meta_wanted
         self._may_send = may_send
+        self._prepare = prepare
         self._whole_subject = subjects.route("d", route.addr)
         self._meta_subject = subjects.route("m", route.addr)
         self._express = express
@@ -74,6 +76,7 @@ class OutgoingBridge(Bridge):
             self._loop.call_soon_threadsafe(self._wakeup.set)
 
     async def _run(self) -> None:
+        await self._prepare(self.route)
         self._become_ready()
         while True:
             await self._wakeup.wait()

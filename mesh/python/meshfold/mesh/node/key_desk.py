@@ -118,7 +118,7 @@ class KeyDesk:
                 "since_ms": one.activate_ms,
                 "policy_epoch": one.policy_epoch,
                 "shreddable": one.shreddable,
-                "shredded": one.shreddable and not any(map(any, one.kc)),
+                "shredded": one.shredded,
             }
             for one in record.epochs.raises
         ]

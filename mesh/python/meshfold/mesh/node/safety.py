@@ -13,7 +13,7 @@ from typing import Final
 
 from meshfold.core import Address
 from meshfold.core.errors import ConfigError, FrameRejected, KeyMissing, NoQuorum
-from meshfold.core.ports import Message, Transport
+from meshfold.core.ports import Message, Subscribed, Transport
 from meshfold.core.registry import FrameKind
 from meshfold.mesh.bridge.park import Park
 from meshfold.mesh.clocks import HybridClock
@@ -78,6 +78,7 @@ class Safety:
         self.park = Park()
         self.start_record: StartRecord | None = None
         self.wrap_record = b""
+        self.subscriptions: tuple[Subscribed, ...] = ()
         self.keeper = PolicyKeeper(identity.cluster, lambda: self._voters, self._save_policy)
 
     def mono_ms(self) -> int:
@@ -119,8 +120,10 @@ class Safety:
 
     async def listen(self) -> None:
         """Hear key packets and policy, and begin to tick."""
-        await self._transport.subscribe(self._subjects.node("k", self._identity.tag), self._on_packet)
-        await self._transport.subscribe(self._subjects.every("p"), self._on_policy)
+        self.subscriptions = (
+            await self._transport.subscribe(self._subjects.node("k", self._identity.tag), self._on_packet),
+            await self._transport.subscribe(self._subjects.every("p"), self._on_policy),
+        )
         self._job = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
@@ -173,8 +176,11 @@ class Safety:
 
         :raises FrameRejected: as `PolicyKeeper.take`; nothing changed then
         """
+        stalled = not self.may_send()
         if self.keeper.take(raw, self.mono_ms(), fresh=fresh):
             self._apply(self.keeper.record)
+        elif stalled:
+            self._changed(self.keeper.record)
 
     def _apply(self, record: PolicyRecord) -> None:
         now_ms = self._hlc.now_ms()
@@ -193,11 +199,7 @@ class Safety:
 
     def _erase_shredded(self, record: PolicyRecord) -> None:
         """Epochs that the voters shredded are erased here, and with them the key that would open recorded packets."""
-        names = {
-            f"{'.'.join(one.path)} {one.epoch}": one
-            for one in record.epochs.raises
-            if one.shreddable and not any(map(any, one.kc))
-        }
+        names = {f"{'.'.join(one.path)} {one.epoch}": one for one in record.epochs.raises if one.shredded}
         fresh = frozenset(names) - self._memory.shredded()
         if not fresh or not self._kept:
             return

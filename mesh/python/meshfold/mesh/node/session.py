@@ -54,6 +54,8 @@ KEYS_ASK_S = 1.0
 UPKEEP_S = 600.0
 #: A node without any grant asks so often whether one came.
 GRANTLESS_S = 5.0
+#: One question to the voters that changes keys.
+DECLARE_S = 5.0
 PROBLEMS_MAX = 64
 #: Grants that a heartbeat or a question may show; what is beyond is not looked at.
 GRANTS_SHOWN_MAX = 64
@@ -423,7 +425,7 @@ class Session:
             return known
         self._require(Action.OWN, route)
         self.safety.require_fresh()
-        if route.secrecy != "none":
+        if route.secrecy != "none" and not route.shreddable:
             self.keyring.key_for("d", route.addr, self.hlc.now_ms())
         bridge = OutgoingBridge(
             self.graph,
@@ -436,6 +438,7 @@ class Session:
             policy_epoch=lambda: self.policy_epoch,
             meta_wanted=self._meta_wanted,
             may_send=self._may_send,
+            prepare=self._declare_shreddable,
             express=express,
         )
         self.outgoing[route.address] = bridge
@@ -466,12 +469,20 @@ class Session:
         self.incoming[route.address] = bridge
         return bridge
 
+    async def _declare_shreddable(self, route: Route[Any]) -> None:
+        """Before a shreddable route is first shared, the voters take it out of the key tree."""
+        if route.shreddable and not self.keyring.epochs.outside(route.addr.tokens):
+            await self.ask_voters.ask("key_declare", {"route": route.address}, DECLARE_S)
+
     def _may_send(self, route: Route[Any], at_ms: int) -> bool:
         """Whether a frame may be sealed now: a policy not too old, and the keys of the epoch in force."""
         if not self.safety.may_send():
             return False
         if route.secrecy == "none":
             return True
+        if route.shreddable and not self.keyring.epochs.outside(route.addr.tokens):
+            self.safety.lack()
+            return False
         try:
             for key_class in ("m", "d"):
                 self.keyring.key_for(key_class, route.addr, at_ms)
