@@ -4,6 +4,7 @@ Raft takes the single voter's place behind the same interface.
 """
 
 from meshfold.consensus.candidate import Candidate, Electorate, Granted, Lease
+from meshfold.consensus.commands import Command, Op
 from meshfold.consensus.elections import Elections
 from meshfold.consensus.fence import Fence, Sink
 from meshfold.consensus.leading import Leading
@@ -17,6 +18,7 @@ __all__ = (
     "LAN",
     "Busy",
     "Candidate",
+    "Command",
     "ConsensusError",
     "Elections",
     "Electorate",
@@ -30,6 +32,7 @@ __all__ = (
     "LeaseTiming",
     "NoQuorum",
     "NotLeader",
+    "Op",
     "Sink",
     "SoloLog",
     "Token",

@@ -16,11 +16,12 @@ from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.keymaster import Keymaster
+from meshfold.mesh.node.log_desk import LogDesk
 from meshfold.mesh.node.members import Directory
 from meshfold.security import Grant, GrantBook, Identity, KeyStore, KeyTree, NodeKeys, Policy, tag_of
 from meshfold.security.key_tree import KEYED, path_of
 
-__all__ = ("Control",)
+__all__ = ("GROUP", "Control")
 
 GROUP = "control"
 #: Grants a mesh keeps; one more is refused as `limit`.
@@ -61,6 +62,7 @@ class Control:
         self._hlc = hlc
         self.keymaster = Keymaster(log, tree, keys, identity, book, directory, hlc)
         self.desk = ElectionDesk(Elections(log, hlc.clock), book)
+        self.log_desk = LogDesk(log, book)
         #: makes a login for another node, where this voter holds the issuer
         self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
         #: certificates of the issuers, for nodes that do not have the newest

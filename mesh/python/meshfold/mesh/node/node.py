@@ -20,6 +20,7 @@ from meshfold.mesh.enrolment.local import OPERATOR
 from meshfold.mesh.node.answers import Answers
 from meshfold.mesh.node.election import Election
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
+from meshfold.mesh.node.remote_log import NodeLog
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.reply import Reply
 from meshfold.mesh.telemetry import TelemetrySettings
@@ -172,6 +173,11 @@ class Node:
         if contract != "at_most_once":
             what = "is not available yet" if contract in CONTRACTS else f"is none of {', '.join(CONTRACTS)}"
             raise WiringError(f"contract {contract!r} {what}", fix="use at_most_once", item=contract)
+
+    @property
+    def control_log(self) -> NodeLog:
+        """The mesh's control log: small, linearizable, durable. For settings and agreements, not for data."""
+        return NodeLog(lambda: self._running().control_log, self._reply)
 
     def election(self, name: str) -> Election:
         """An election of the mesh: candidates on any node, one leader at a time, a fencing token with each leadership.

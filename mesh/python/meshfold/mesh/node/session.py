@@ -22,7 +22,7 @@ from meshfold.core.errors import (
     MeshfoldError,
     TransportTimeout,
 )
-from meshfold.core.ports import TransportEvent
+from meshfold.core.ports import LogStatus, TransportEvent
 from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
 from meshfold.mesh.clocks import HybridClock
@@ -30,13 +30,14 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
 from meshfold.mesh.enrolment.local import OPERATOR
-from meshfold.mesh.node.control import Control
+from meshfold.mesh.node.control import GROUP, Control
 from meshfold.mesh.node.election import MeshElectorate
 from meshfold.mesh.node.facts import facts_of
 from meshfold.mesh.node.heartbeats import Heartbeats
 from meshfold.mesh.node.key_desk import KeyDesk
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.queries import Asker, Responder
+from meshfold.mesh.node.remote_log import RemoteLog
 from meshfold.mesh.node.safety import Safety
 from meshfold.mesh.node.voters import Voters
 from meshfold.mesh.records import Heartbeat
@@ -173,6 +174,7 @@ class Session:
         self.responder = Responder(*parts, reject=self.reject, denied=self._denied)
         self.ask_voters = Voters(self.voters, self.identity, self.asker, self.responder)
         self.electorate = MeshElectorate(self.ask_voters)
+        self.control_log = RemoteLog(self.ask_voters, self._log_status)
         self.heartbeats = Heartbeats(
             self.identity,
             self.transport,
@@ -252,6 +254,7 @@ class Session:
         self.responder.answers("group_leader", self.control.group_leader)
         self.responder.answers("group_step_down", self.control.group_step_down)
         self.control.desk.register(self.responder)
+        self.control.log_desk.register(self.responder)
 
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer."""
@@ -417,6 +420,19 @@ class Session:
         except ConfigError:
             return False
         return True
+
+    def _log_status(self) -> LogStatus:
+        """The control log as the heartbeats of its voters tell it; the highest term is the truth of last resort."""
+        lines = [self.control.status()] if self.control else []
+        for tag in self.directory.tags():
+            heartbeat = self.directory.last(tag)
+            if heartbeat is not None and self.directory.alive(tag):
+                lines += [line for line in heartbeat.groups if line.get("group") == GROUP]
+        best = max(lines, key=lambda line: (line["term"], line["commit"]), default=None)
+        voters = tuple(voter.name for voter in self.voters)
+        if best is None:
+            return LogStatus(GROUP, None, 0, 0, voters, self.name)
+        return LogStatus(GROUP, best["leader"], best["term"], best["commit"], voters, self.name)
 
     def share(self, route: Route[Any], express: bool) -> OutgoingBridge:
         """Make the outgoing bridge of a route, or return the one there is."""
