@@ -237,6 +237,11 @@ class IncomingBridge(Bridge):
         return self._graph.latest(self.route)
 
     @property
+    def pace(self) -> Pace:
+        """How fast it comes in."""
+        return self._pace
+
+    @property
     def counters(self) -> dict[str, Any]:
         """`frames`, `delivered`, `dropped` by reason, over all producers."""
         delivered = 0

@@ -66,11 +66,13 @@ class OutgoingBridge(Bridge):
         self._first_seq = 0
         self._frames = 0
         self._too_large = 0
+        self._moved_ns = hlc.clock.now()[1]
         self._tracing = Tracing(graph)
         self._tap = graph.tap(route, capacity=TAP_EVENTS_MAX, on_ready=self._on_ready)
         self._start(self._run)
 
     def _on_ready(self) -> None:
+        self._moved_ns = self._hlc.clock.now()[1]
         # Called in the publisher's thread; a loop that is gone means the node is closing.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wakeup.set)
@@ -120,6 +122,7 @@ class OutgoingBridge(Bridge):
             if self._meta_wanted(self.route.addr.text):
                 await self._transport.publish(self._meta_subject, frame.meta_only())
             self._frames += 1
+            self._moved_ns = self._hlc.clock.now()[1]
             error = None
         except TooLarge as too_large:
             # One event above the inline limit. The reader sees the gap; here it is counted and shown by status.
@@ -127,6 +130,10 @@ class OutgoingBridge(Bridge):
             error = too_large.code
         if batch.sampled:
             self._tracing.bridged(batch, error)
+
+    def stalled_s(self) -> float:
+        """How long events have been waiting without any of them leaving; 0 while none waits."""
+        return (self._hlc.clock.now()[1] - self._moved_ns) / 1e9 if self._tap.pending else 0.0
 
     def checkpoint(self) -> Checkpoint:
         """Return the route's standing; consistent because nothing is awaited in here."""

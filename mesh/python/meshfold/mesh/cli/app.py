@@ -48,6 +48,10 @@ def up(
     otlp: Annotated[
         str | None, typer.Option("--otlp", help="post traces to this receiver, such as http://127.0.0.1:4318")
     ] = None,
+    health_listen: Annotated[
+        str | None,
+        typer.Option("--health-listen", help="address of health and metrics, such as 127.0.0.1:8080"),
+    ] = None,
 ) -> None:
     """Run a whole sealed mesh on this machine.
 
@@ -70,7 +74,13 @@ def up(
 
     async def run() -> tuple[int, dict[str, Any]]:
         supervisor = Supervisor(
-            nodes=nodes, for_s=for_s, folder=folder, say=say, show=show if live else None, otlp=otlp
+            nodes=nodes,
+            for_s=for_s,
+            folder=folder,
+            say=say,
+            show=show if live else None,
+            otlp=otlp,
+            health_listen=health_listen,
         )
         return await supervisor.run()
 

@@ -43,17 +43,51 @@ def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
 async def _run(
     config: Path | None, options: dict[str, Any], settings: NodeSettings, folder: Path, app: Any
 ) -> None:
+    running = _Running()
+    server = None
+    if settings.health_listen is not None:
+        from meshfold.mesh.telemetry.pages import serve_health
+
+        server = serve_health(settings.health_listen, running.vitals, lambda: running.started)
+        say(f"health on http://{server.address}/readyz?verbose")
+    try:
+        await _join_and_run(config, options, settings, folder, app, running)
+    finally:
+        if server is not None:
+            await asyncio.to_thread(server.close)
+
+
+@dataclasses.dataclass
+class _Running:
+    """What probes see, from before the node joins until it has drained."""
+
+    node: Node | None = None
+    started: bool = False
+
+    async def vitals(self) -> dict[str, dict[str, Any] | None]:
+        return {} if self.node is None else {self.node.name: self.node.vitals()}
+
+
+async def _join_and_run(
+    config: Path | None,
+    options: dict[str, Any],
+    settings: NodeSettings,
+    folder: Path,
+    app: Any,
+    state: _Running,
+) -> None:
     if not (folder / "context.json").exists():
         await _join(settings, folder)
     context, settings = find_mesh(None, config, options)
     name = settings.name or context.member or Identity.parse(context.voters[0]).name
     lock = FolderLock(_folder_of(context, name), f"process that runs {name}").acquire()
-    node = Node(name, context)
+    node = state.node = Node(name, context)
     announced = dataclasses.replace(context, pid=os.getpid(), created_ns=time.time_ns())
 
     async def ready(running: Node) -> None:
         announced.save()
         say(f"{name} runs in mesh {context.mesh} as {running.id}")
+        state.started = True
 
     try:
         await run_node(node, app, on_ready=ready)

@@ -1,4 +1,4 @@
-"""The commands every node answers: status, catalog, flow, latest, why, trace, refusals, explain.
+"""The commands every node answers: status, catalog, flow, latest, why, trace, vitals, refusals, explain.
 
 Each answer is filtered to what the asker may read (S32): a node shows a stranger nothing.
 """
@@ -13,6 +13,7 @@ from meshfold.core.errors import GrantDenied, MeshfoldError, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.node.brief import brief_event
 from meshfold.mesh.node.session import Session
+from meshfold.mesh.node.vitals import vitals
 from meshfold.mesh.node.why import WHY_DEPTH_MAX, WhyWalk
 from meshfold.mesh.telemetry import find_trace, trace_document
 from meshfold.security import Identity
@@ -27,7 +28,17 @@ class Answers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        for command in ("status", "catalog", "flow", "latest", "why", "trace", "refusals", "explain"):
+        for command in (
+            "status",
+            "catalog",
+            "flow",
+            "latest",
+            "why",
+            "trace",
+            "vitals",
+            "refusals",
+            "explain",
+        ):
             session.responder.answers(command, getattr(self, command))
         session.responder.answers("granted", session.on_granted)
         session.responder.answers("shredded", session.on_shredded)
@@ -165,6 +176,15 @@ class Answers:
             records, found.trace, session.recorder.facts, service=session.name, may_read=may_read
         )
         return {**document, "event": found.event}
+
+    async def vitals(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Every figure of this node, with the routes whose metadata the asker may read."""
+        self._require_any(asker)
+
+        def may_read(route: str) -> bool:
+            return self._may(asker, Action.META_READ, Address.parse(route))
+
+        return vitals(self._session, may_read)
 
     async def walk(self, event: str, depth: int = WHY_DEPTH_MAX) -> dict[str, Any]:
         """Build the tree from here."""

@@ -59,6 +59,7 @@ class Heartbeats:
         self._reject = reject
         self._policy_epoch = policy_epoch
         self._counter = 0
+        self._echo_ns: int | None = None
         self._job: asyncio.Task[None] | None = None
         self._listening = False
 
@@ -110,6 +111,12 @@ class Heartbeats:
             return
         if sender.tag != self._identity.tag or incarnation != self._incarnation:
             self._heard(sender, incarnation, heartbeat)
+        else:
+            self._echo_ns = self._hlc.clock.now()[1]
+
+    def echo_age_s(self) -> float | None:
+        """How long ago one of our own came back: the proof that what we send travels. None: not yet."""
+        return None if self._echo_ns is None else (self._hlc.clock.now()[1] - self._echo_ns) / 1e9
 
     def _read(self, message: Message) -> tuple[Identity, bytes, Heartbeat]:
         data: Any = message.data

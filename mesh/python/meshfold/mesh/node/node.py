@@ -22,6 +22,7 @@ from meshfold.mesh.node.election import Election
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
 from meshfold.mesh.node.remote_log import NodeLog
 from meshfold.mesh.node.session import Session
+from meshfold.mesh.node.vitals import vitals
 from meshfold.mesh.reply import Reply
 from meshfold.mesh.telemetry import TelemetrySettings
 
@@ -140,6 +141,10 @@ class Node:
     def session(self) -> Session:
         """The running parts, for the tools of this package."""
         return self._running()
+
+    def vitals(self) -> dict[str, Any] | None:
+        """Every figure of this node, for metrics and health; None while it is not connected. Call it in the node's loop."""
+        return vitals(self._session) if self._session is not None else None
 
     def members(self) -> list[Member]:
         """Everyone this node has heard of, by name."""

@@ -24,8 +24,11 @@ from meshfold.mesh.folders import state_folder
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
 from meshfold.mesh.telemetry import TelemetrySettings, merge, require_exporter
+from meshfold.mesh.telemetry.http import HealthServer
+from meshfold.mesh.telemetry.pages import serve_health
 from meshfold.mesh.up.children import Child
 from meshfold.mesh.up.leftovers import PREFIX, sweep
+from meshfold.mesh.up.probes import Probes
 from meshfold.mesh.up.sampler import PRESSURE, routes_of
 from meshfold.mesh.up.tap import WireTap
 
@@ -70,7 +73,9 @@ class Supervisor:
         say: Callable[[str], None],
         show: Callable[[dict[str, Any]], None] | None,
         otlp: str | None = None,
+        health_listen: str | None = None,
     ) -> None:
+        self._health_listen = health_listen
         self._environment = dict(os.environ)
         if otlp is not None:
             self._environment |= exporting_to(otlp)
@@ -91,6 +96,8 @@ class Supervisor:
         )
         self._mesh = LocalMesh(self._folder)
         self._children: dict[str, Child] = {}
+        self._probes = Probes(self._names[:-1], lambda name: self._children[name].alive)
+        self._health: HealthServer | None = None
         self._refused: list[dict[str, Any]] = []
         self._stop = asyncio.Event()
         self._server_deaths = 0
@@ -108,13 +115,20 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         begin = time.monotonic()
         try:
+            if self._health_listen is not None:
+                self._health = serve_health(
+                    self._health_listen, self._probes.vitals, lambda: self._probes.started
+                )
+                self._say(f"health on http://{self._health.address}/readyz?verbose")
             await self._start()
             self._ready_s = round(time.monotonic() - begin, 2)
             self._say(f"ready in {self._ready_s} s; Ctrl-C stops")
             assert self._mesh.context is not None
             async with Node.open("operator", context=self._mesh.context.path) as operator:
+                self._probes.operator = operator
                 await self._watch(operator)
                 document = await self._finish(operator)
+                self._probes.operator = None
             return self._verdict(document), document
         except Stopped:
             return 0, {"stopped": "before it was ready"}
@@ -275,6 +289,8 @@ class Supervisor:
         }
 
     async def _close(self) -> None:
+        if self._health is not None:
+            await asyncio.to_thread(self._health.close)
         for child in reversed(list(self._children.values())):
             await child.stop()
         await self._tap.stop()
