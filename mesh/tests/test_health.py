@@ -310,7 +310,7 @@ async def until(condition: Callable[[], tuple[int, str]], status: int) -> str:
         found, text = await asyncio.to_thread(condition)
         if found == status:
             return text
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
     raise AssertionError(f"never {status}; last: {text}")
 
 
