@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import parity
@@ -60,7 +61,7 @@ def test_a_claim_needs_a_test_that_passed(rows: dict[int, parity.Row], tmp_path:
 
 
 def test_the_table_of_this_repository_has_every_row_once() -> None:
-    source = parity.tomllib.loads(parity.SOURCE.read_text("utf-8"))
+    source = tomllib.loads(parity.SOURCE.read_text("utf-8"))
     numbers = [int(key[1:]) for key in source["rows"]]
     ranges = ((1, 21), (30, 42), (50, 61), (70, 80), (90, 102), (110, 118), (120, 128))
     assert numbers == [number for first, last in ranges for number in range(first, last + 1)]
