@@ -110,7 +110,10 @@ class JoinToken(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             token = msgspec.msgpack.decode(
                 base64.b64decode(raw + "=" * (-len(raw) % 4), b"-_", True), type=cls
             )
-            if len(token.cluster) != 16 or len(token.authority) != 32 or len(token.secret) != SECRET_BYTES:
+            sizes = len(token.cluster), len(token.authority), len(token.secret)
+            if sizes != (16, 32, SECRET_BYTES) or not 0 <= token.expires_ms < 2**63:
+                raise ValueError
+            if any(len(name.encode()) > 255 for name in (token.mesh, token.name, *token.roles)):
                 raise ValueError
         except (ValueError, msgspec.MsgspecError):
             raise ConfigError(
@@ -147,7 +150,8 @@ def _transcript(token: JoinToken, body: bytes) -> bytes:
     names = [token.mesh, token.name, *token.roles]
     said = b"".join(bytes([len(name.encode())]) + name.encode() for name in names)
     kind = b"fleet" if token.fleet else b""
-    return REQUEST_DOMAIN + token.cluster + token.authority + token.enrol_pub + token.id + said + kind + body
+    fixed = token.cluster + token.authority + token.enrol_pub + token.id + token.expires_ms.to_bytes(8, "big")
+    return REQUEST_DOMAIN + fixed + said + kind + body
 
 
 def _mac(key: bytes, *parts: bytes) -> bytes:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from meshfold.core.errors import ConfigError
@@ -166,6 +167,9 @@ def invite(
     nats: Server = None,
     out: Annotated[Path | None, typer.Option("--out", help="write the token to this file (0600)")] = None,
     list_: Annotated[bool, typer.Option("--list", help="list the tokens that were made")] = False,
+    withdraw: Annotated[
+        str | None, typer.Option("--withdraw", help="forget the token of this id, or of the beginning of one")
+    ] = None,
     context: Chosen = None,
     as_json: AsJson = False,
 ) -> None:
@@ -179,7 +183,7 @@ def invite(
     from meshfold.mesh.enrolment import AuthorityFolder, capabilities_for
     from meshfold.mesh.enrolment.authority_folder import write_private
     from meshfold.mesh.enrolment.invites import Invites, describe
-    from meshfold.mesh.transport import check_url
+    from meshfold.mesh.transport import check_urls
 
     chosen = Context.load(context)
     if chosen.authority_dir is None:
@@ -197,13 +201,22 @@ def invite(
             ],
         )
         return
+    if withdraw is not None:
+        gone = invites.withdraw(withdraw)
+        emit(describe(gone, now_ms), as_json=as_json, lines=lambda found: [f"withdrawn: {found['name']}"])
+        return
     wanted = _check_invited(name, uses, operator=operator)
+    url = ",".join(check_urls(nats or chosen.url))
+    if all(urlsplit(one).hostname in ("127.0.0.1", "localhost", "::1") for one in url.split(",")):
+        say(
+            f"note: this token leads to {url}, which is the joining machine itself; --nats names another server"
+        )
     token = invites.make(
         mesh=chosen.mesh,
         name=wanted,
         roles=("operator",) if operator else ("node",),
         capabilities=() if no_grants else capabilities_for(wanted, operator=operator),
-        url=check_url(nats or chosen.url),
+        url=url,
         expires_ms=now_ms + int(parse_duration(for_, "--for") * 1000),
         site=chosen.site,
         uses=uses,

@@ -15,7 +15,7 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.authority_folder import AuthorityFolder, RootLock, write_private
 from meshfold.mesh.enrolment.local import local_identity
 from meshfold.mesh.folders import state_folder
-from meshfold.mesh.transport import check_url
+from meshfold.mesh.transport import check_urls
 from meshfold.security import Identity
 
 __all__ = ("Founded", "found_mesh")
@@ -53,7 +53,7 @@ def found_mesh(
         where less than a third of its time is left
     :raises ConfigError: if the folder holds a mesh already or cannot be written, or a name cannot be one
     """
-    check_url(url)
+    check_urls(url)
     for what, name in (("mesh", mesh), ("voter", voter)):
         if not 0 < len(name) <= NAME_CHARS_MAX or escape_token(name) != name:
             raise ConfigError(

@@ -7,6 +7,7 @@ until the token's end, and no other gets any. A fleet's token binds so to a stat
 from __future__ import annotations
 
 import os
+import time
 from typing import Final
 
 import msgspec
@@ -77,8 +78,12 @@ class Invites:
         if not 1 <= uses <= USES_MAX:
             raise ConfigError(f"a token for {uses} nodes", fix=f"1 to {USES_MAX}", item="--uses")
         if sum(1 for _ in self._folder.glob("*")) >= INVITES_MAX:
+            self._prune(time.time_ns() // 1_000_000)
+        if sum(1 for _ in self._folder.glob("*")) >= INVITES_MAX:
             raise ConfigError(
-                f"more than {INVITES_MAX} invites", fix=f"remove old files in {self._folder}", item="invites"
+                f"more than {INVITES_MAX} invites",
+                fix="withdraw some: meshfold invite --list, --withdraw ID",
+                item="invites",
             )
         issuer = self._authority.issuer
         token = JoinToken(
@@ -136,6 +141,27 @@ class Invites:
             write_private(path, msgspec.msgpack.encode(invite))
         except OSError as error:
             raise ConfigError(f"cannot write the invite {path}: {error.strerror}", item=str(path)) from error
+
+    def withdraw(self, beginning: str) -> Invite:
+        """Forget a token by its id, or the beginning of it; a node that joined with it stays a member.
+
+        :raises ConfigError: if no token, or more than one, is meant
+        """
+        found = [one for one in self.all() if one.token.id.hex().startswith(beginning)]
+        if len(found) != 1 or not beginning:
+            raise ConfigError(
+                f"{beginning!r} names {len(found)} tokens",
+                fix="`meshfold invite --list` shows them",
+                item="--withdraw",
+            )
+        (self._folder / found[0].token.id.hex()).unlink(missing_ok=True)
+        return found[0]
+
+    def _prune(self, now_ms: int) -> None:
+        """Forget what ended: to its holder an unknown token and an expired one are the same."""
+        for one in self.all():
+            if one.token.expires_ms < now_ms:
+                (self._folder / one.token.id.hex()).unlink(missing_ok=True)
 
     def all(self) -> list[Invite]:
         """Every invite, soonest end first."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from meshfold.core.errors import ConfigError, FrameRejected, TransportTimeout
+from meshfold.core.errors import ConfigError, FrameRejected, TransportClosed, TransportTimeout
 from meshfold.core.ports import Transport
 from meshfold.mesh.enrolment.authority_folder import keep_grants, write_private
 from meshfold.mesh.enrolment.member_folder import MemberFile, MemberFolder
@@ -74,11 +74,25 @@ async def join(
         login=chosen,
         inbox_prefix=Subjects(token.cluster).enrol_inbox(token.id),
     )
-    await transport.connect()
+    await _connect(transport, token, url or token.url)
     try:
         return await join_over(transport, token, folder, url)
     finally:
         await transport.close()
+
+
+async def _connect(transport: NatsTransport, token: JoinToken, url: str) -> None:
+    try:
+        await transport.connect()
+    except TransportClosed as error:
+        if "refuses the login" not in error.what:
+            raise
+        raise ConfigError(
+            f"the server at {url} does not take the token's login: it is not one of the mesh {token.mesh}",
+            fix="name its server with --nats, or ask for a new token",
+            item="token",
+            reason="mesh",
+        ) from None
 
 
 async def join_over(
@@ -98,6 +112,10 @@ async def join_over(
         try:
             answer = await transport.request(subject, seal_request(body, token), timeout_s=ask_s)
             return _accept(answer.data, token, keys, body, folder, url)
+        except ConfigError:
+            # The issuer's own no, by its MAC: asking again would not help.
+            _forget(folder)
+            raise
         except (TransportTimeout, FrameRejected) as error:
             # What does not prove to be the issuer's says nothing; the issuer may still answer.
             last = error
@@ -118,7 +136,7 @@ async def join_over(
         )
     raise TransportTimeout(
         f"no issuer of the mesh {token.mesh} answers",
-        fix="is its hub running? Ask who invited you",
+        fix="is this the mesh's server, and does its hub run? Ask who invited you",
         subject=subject,
         timeout_s=ask_s * TRIES_MAX,
     )
@@ -146,6 +164,12 @@ def _prepare(folder: Path, token: JoinToken) -> tuple[NodeKeys, bytes]:
     except OSError as error:
         raise ConfigError(f"cannot use {folder}: {error.strerror}", item="--dir") from error
     return keys, body
+
+
+def _forget(folder: Path) -> None:
+    """Take away what `_prepare` made; the folder stays."""
+    for path in (folder / "join.body", *folder.glob("*.key")):
+        path.unlink(missing_ok=True)
 
 
 def _accept(

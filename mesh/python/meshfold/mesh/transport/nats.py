@@ -31,7 +31,7 @@ from meshfold.mesh.transport.subscription import (
 )
 from nats import errors
 
-__all__ = ("NatsTransport", "check_url")
+__all__ = ("NatsTransport", "check_url", "check_urls")
 
 #: A login is renewed at this part of what is left of its life.
 RENEW_AT = 2 / 3
@@ -67,6 +67,14 @@ def check_url(url: str) -> str:
     return url
 
 
+def check_urls(text: str) -> tuple[str, ...]:
+    """Return the URLs of a text that joins them by commas.
+
+    :raises ConfigError: as `check_url`, for any of them
+    """
+    return tuple(check_url(part.strip()) for part in text.split(","))
+
+
 class NatsTransport:
     """A connection to a NATS server or cluster. See `meshfold.core.ports.Transport` for what its calls promise.
 
@@ -76,7 +84,7 @@ class NatsTransport:
     """
 
     def __init__(self, url: str, *, name: str, login: Login | None = None, inbox_prefix: str) -> None:
-        self._urls = tuple(check_url(part.strip()) for part in url.split(","))
+        self._urls = check_urls(url)
         self._login = login or Login()
         if self._login.tls is None and any(part.startswith("tls:") for part in self._urls):
             from meshfold.mesh.transport.login import tls_context
