@@ -90,6 +90,7 @@ def init(
     made = found_mesh(
         folder, lock, mesh=mesh, voter=voter, url=nats, server_config=server_config, if_missing=if_missing
     )
+    folder = made.context.state_dir
     document = {
         "mesh": mesh,
         "node": made.voter.name,
@@ -286,7 +287,7 @@ def join(
     joined = asyncio.run(join_mesh(_token_text(token_file), folder, login=login, url=settings.nats, tls=tls))
     identity = joined.enrolment().identity
     emit(
-        {"mesh": joined.file.mesh, "node": identity.name, "id": identity.tag.hex(), "dir": str(folder)},
+        {"mesh": joined.file.mesh, "node": identity.name, "id": identity.tag.hex(), "dir": str(joined.path)},
         as_json=as_json,
         lines=lambda found: [
             f"{found['node']} joined {found['mesh']}; run it: meshfold node run --dir {folder}"
