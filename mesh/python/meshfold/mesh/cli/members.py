@@ -152,6 +152,34 @@ def _check_invited(name: str | None, uses: int, *, operator: bool) -> str:
     return name
 
 
+def _url_of(text: str) -> str:
+    """Where the token leads, with a word of warning where that is every machine's own."""
+    from meshfold.mesh.transport import check_urls
+
+    urls = check_urls(text)
+    if all(urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") for url in urls):
+        say(
+            f"note: this token leads to {text}, which is the joining machine itself; --nats names another server"
+        )
+    return ",".join(urls)
+
+
+def _list_or_withdraw(invites: Any, withdraw: str | None, now_ms: int, *, as_json: bool) -> None:
+    from meshfold.mesh.enrolment.invites import describe
+
+    if withdraw is not None:
+        gone = describe(invites.withdraw(withdraw), now_ms)
+        emit(gone, as_json=as_json, lines=lambda found: [f"withdrawn: {found['name']}"])
+        return
+    emit(
+        {"invites": [describe(one, now_ms) for one in invites.all()]},
+        as_json=as_json,
+        lines=lambda found: [
+            f"{row['id'][:16]} {row['name']:<16} {row['state']}" for row in found["invites"]
+        ],
+    )
+
+
 @app.command()
 def invite(
     name: Annotated[str | None, typer.Argument(help="name the new node will have")] = None,
@@ -183,8 +211,7 @@ def invite(
     from meshfold.mesh.context import Context
     from meshfold.mesh.enrolment import AuthorityFolder, capabilities_for
     from meshfold.mesh.enrolment.authority_folder import write_private
-    from meshfold.mesh.enrolment.invites import Invites, describe
-    from meshfold.mesh.transport import check_urls
+    from meshfold.mesh.enrolment.invites import Invites
 
     chosen = Context.load(context)
     if chosen.authority_dir is None:
@@ -193,31 +220,16 @@ def invite(
         )
     invites = Invites(AuthorityFolder.open(chosen.authority_dir))
     now_ms = time.time_ns() // 1_000_000
-    if list_:
-        emit(
-            {"invites": [describe(one, now_ms) for one in invites.all()]},
-            as_json=as_json,
-            lines=lambda found: [
-                f"{row['id'][:16]} {row['name']:<16} {row['state']}" for row in found["invites"]
-            ],
-        )
-        return
-    if withdraw is not None:
-        gone = invites.withdraw(withdraw)
-        emit(describe(gone, now_ms), as_json=as_json, lines=lambda found: [f"withdrawn: {found['name']}"])
+    if list_ or withdraw is not None:
+        _list_or_withdraw(invites, withdraw, now_ms, as_json=as_json)
         return
     wanted = _check_invited(name, uses, operator=operator)
-    url = ",".join(check_urls(nats or chosen.url))
-    if all(urlsplit(one).hostname in ("127.0.0.1", "localhost", "::1") for one in url.split(",")):
-        say(
-            f"note: this token leads to {url}, which is the joining machine itself; --nats names another server"
-        )
     token = invites.make(
         mesh=chosen.mesh,
         name=wanted,
         roles=("operator",) if operator else ("node",),
         capabilities=() if no_grants else capabilities_for(wanted, operator=operator),
-        url=url,
+        url=_url_of(nats or chosen.url),
         expires_ms=now_ms + int(parse_duration(for_, "--for") * 1000),
         site=chosen.site,
         uses=uses,
