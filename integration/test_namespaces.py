@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -168,7 +169,7 @@ def wait_for(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
         found = condition()
         if found:
             return found
-        time.sleep(0.1)
+        select([], [], [], 0.1)
     raise AssertionError(f"not within {RUN_S:.0f} s: {what()}")
 
 
