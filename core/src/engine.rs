@@ -328,14 +328,15 @@ impl Engine {
     }
 
     /// Number an event, store it and count it as delivered to the direct observers of its route, which the host calls
-    /// before it does anything else (`edges_of`). None, and the input untouched, where that is not the whole turn.
+    /// before it does anything else (`edges_of`); then it ends the event's span. None, and the input untouched, where that is not the whole turn.
     pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
         let r = &self.routes[route];
         let owned = r.owners > 0 && !input.owner;
-        if owned || r.others > 0 || self.tracer.is_on() || !self.idle() {
+        if owned || r.others > 0 || !self.idle() {
             return None;
         }
         let event = self.make(route, input);
+        self.record(&event);
         let r = &mut self.routes[route];
         r.keep(&event);
         for id in &r.edges {

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::event::{Event, EventId, ParentRange, Tag, mix};
+use crate::event::{Event, EventId, ParentRange, Tag, mix, root_trace};
 
 /// Records that wait for the host.
 pub const RECORDS_MAX: usize = 8192;
@@ -233,8 +233,10 @@ impl Tracer {
         let mut record = SpanRecord::of(kind, event, node);
         if kind != SpanKind::Process {
             let (inputs, count) = inputs_of(&event.parents);
+            // Inputs of one trace: those that are forgotten by now were of it, too (S30).
+            let one = event.trace != root_trace(&event.id());
             let known = inputs.iter().filter_map(|id| {
-                let trace = trace_of(id)?;
+                let trace = trace_of(id).or_else(|| one.then_some(event.trace))?;
                 let span = local_span(id, node);
                 Some(Link { trace, span })
             });
@@ -249,6 +251,9 @@ impl Tracer {
 
     /// What began has been worked off.
     pub fn finish(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
         for mut record in std::mem::take(&mut self.open) {
             record.end = self.now.max(record.start);
             self.keep(record);

@@ -145,6 +145,34 @@ def test_a_record_has_every_field_of_the_engine() -> None:
     assert record.error is None
 
 
+def test_an_input_forgotten_by_now_is_the_parent_all_the_same() -> None:
+    graph, tracing = traced()
+    release = route("rig", "thermal", "release", schema=Schema.bool())
+    graph.configure_retention(SOURCE, history=1)
+    graph.capacitor(SOURCE, SINK, capacity=4, demand=release, replay_latest=False)
+    held = [graph.publish(SOURCE, float(value)) for value in range(3)]
+    tracing.take()
+    graph.publish(release, True)
+    derived = graph.latest(SINK)
+    assert derived is not None
+    records = {record.event: record for record in tracing.take()}
+    assert records[derived.id].parent == event_span(held[0].id)
+    assert records[derived.id].trace == held[0].trace
+    assert records[derived.id].kind == "operator"
+
+
+def test_an_event_that_time_alone_caused_begins_a_trace() -> None:
+    graph, tracing = traced()
+    ticks = route("rig", "thermal", "ticks", schema=Schema.int())
+    graph.watchdog(SOURCE, SINK, after=2, clock=ticks, progress="value", pulse=1.0)
+    for tick in range(1, 5):
+        graph.publish(ticks, tick)
+    pulse = graph.latest(SINK)
+    assert pulse is not None
+    assert pulse.sampled
+    assert event_span(pulse.id) in {record.span for record in tracing.take()}
+
+
 def test_a_cause_that_waits_for_its_turn_is_a_cause_all_the_same() -> None:
     graph, tracing = traced()
     middle = route("rig", "thermal", "middle", schema=Schema.float())

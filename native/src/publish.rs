@@ -91,6 +91,9 @@ impl GraphBase {
         {
             let readers = state.readers(index);
             state.owner = (!readers.is_empty()).then(|| std::thread::current().id());
+            if readers.is_empty() {
+                state.engine.tracer.finish();
+            }
             drop(state);
             let event = wrap(inner)?;
             if !readers.is_empty() {
@@ -126,7 +129,14 @@ impl GraphBase {
                 }
             }
         }
+        // Only a sampled event asks for the time; a clock that fails costs a duration, no event.
+        let sampled = event.get().inner.sampled;
+        let now = sampled.then(|| self.now(py).ok()).flatten();
         let mut state = self.state();
+        if let Some(now) = now {
+            state.engine.tracer.tick(now);
+        }
+        state.engine.tracer.finish();
         if state.engine.idle() && state.sleepers == 0 && interrupted.is_none() && !self.waits() {
             state.owner = None;
             return Ok(());

@@ -77,6 +77,11 @@ impl Engine {
         } else {
             (item.lineage.trace, Some(item.lineage.causality))
         };
+        let sampled = if caused {
+            item.lineage.sampled
+        } else {
+            self.tracer.decide(&trace, item.ingest)
+        };
         let mut parents = item.lineage.parents;
         if parents.is_empty() && caused {
             parents = vec![item.id.range()];
@@ -94,7 +99,7 @@ impl Engine {
             epoch: item.epoch,
             qos: item.qos,
             trace,
-            sampled: item.lineage.sampled,
+            sampled,
             causality,
             clock: item.clock,
             key: item.key,

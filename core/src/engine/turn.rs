@@ -139,13 +139,18 @@ impl Engine {
             && self.next.is_none()
     }
 
-    /// Store an event and line up whoever reads it.
-    pub(super) fn arrive(&mut self, route: usize, event: &Arc<Event>) {
+    /// Begin the span of a sampled event.
+    pub(super) fn record(&mut self, event: &Event) {
         if event.sampled && self.tracer.is_on() {
             let mut tracer = std::mem::take(&mut self.tracer);
             tracer.begin(event, self.producer, |id| self.find(*id).map(|e| e.trace));
             self.tracer = tracer;
         }
+    }
+
+    /// Store an event and line up whoever reads it.
+    pub(super) fn arrive(&mut self, route: usize, event: &Arc<Event>) {
+        self.record(event);
         let r = &mut self.routes[route];
         r.keep(event);
         for place in 0..r.edges.len() {
