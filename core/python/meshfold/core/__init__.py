@@ -20,10 +20,12 @@ from meshfold.core.graph import Graph
 from meshfold.core.ids import event_id, parse_event_id
 from meshfold.core.inlet import Inlet
 from meshfold.core.operator import Operator, OperatorInfo, StageInfo
+from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline, Port, Stage
 from meshfold.core.registry import Action, Taint
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
+from meshfold.core.scope import RouteScope, logical_routes
 from meshfold.core.stream import Edge, Stream, Subscription
 from meshfold.core.tap import Tap
 from meshfold.core.tracing import SpanRecord, Tracing, event_span
@@ -47,11 +49,13 @@ __all__ = (
     "Operator",
     "OperatorInfo",
     "ParentRange",
+    "Part",
     "PayloadGone",
     "Pipeline",
     "Port",
     "QueueFull",
     "Route",
+    "RouteScope",
     "Schema",
     "SchemaMismatch",
     "SeqRange",
@@ -71,6 +75,7 @@ __all__ = (
     "event_document",
     "event_id",
     "event_span",
+    "logical_routes",
     "parse_event_id",
     "route",
     "unescape_token",

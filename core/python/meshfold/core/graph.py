@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -23,6 +23,7 @@ from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, Seq
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
 from meshfold.core.operator import OperatorInfo, operator_rows
+from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline
 from meshfold.core.ports import Clock
 from meshfold.core.route import Route
@@ -111,6 +112,37 @@ class Graph(Writes):
         )
         return SeqRange(first, last)
 
+    def feed(self, r: Route[T], values: Iterable[T]) -> int:
+        """Publish what an iterable gives, one after the other as it comes; returns how many.
+
+        For values that are all there use `publish_many`.
+
+        :raises EncodeError: for a value that does not fit; those before it are published
+        :raises Exception: what the iterable raises; what it gave before is published
+        """
+        count = 0
+        for value in values:
+            self.publish(r, value)
+            count += 1
+        return count
+
+    async def afeed(self, r: Route[T], values: AsyncIterable[T]) -> int:
+        """As `feed` for an asynchronous source, waiting for room without blocking the event loop."""
+        count = 0
+        async for value in values:
+            await self.apublish(r, value)
+            count += 1
+        return count
+
+    def part(self, name: str) -> Part:
+        """Begin a named part: what is installed inside its `with` block can be listed and closed together.
+
+        :raises WiringError: for an empty name, or one with a `/`
+        """
+        if not name or "/" in name:
+            raise WiringError(f"a part named {name!r}", fix="give it a name without '/'", item="part")
+        return Part(self, name)
+
     def observe(
         self,
         r: Route[T],
@@ -178,7 +210,7 @@ class Graph(Writes):
                 expected=sink.schema.name,
                 found=source.schema.name,
             )
-        return Edge(self, self.attach_forward(source, sink, f"{source.text} -> {sink.text}"))
+        return Edge(self, self.attach_forward(source, sink, f"{source.text} -> {sink.text}"), sink=sink)
 
     def pipe(self, r: Route[T]) -> Pipeline[T]:
         """Begin a pipeline: `.map(f)`, `.filter(f)`, ended by `.into(route)` or `.observe(fn)`."""

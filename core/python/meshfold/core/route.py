@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Generic, Literal, TypeVar, get_args
 
 from meshfold._native import RouteBase
-from meshfold.core.address import Address
+from meshfold.core.address import Address, escape_token
 from meshfold.core.errors import WiringError
 from meshfold.core.schema import Schema
 
 __all__ = ("Route", "Secrecy", "route")
 
 T = TypeVar("T")
+U = TypeVar("U")
 Secrecy = Literal["sealed", "group", "none"]
 
 
@@ -55,6 +57,15 @@ class Route(RouteBase, Generic[T]):
         :raises WiringError: if `text` is not a route
         """
         return cls(Address.parse(text), schema)
+
+    def derivative_route(self, stream: str, *, schema: Schema[U]) -> Route[U]:
+        """A further stream of the same owner and family, on the same plane, layer and variant, with the same secrecy.
+
+        :param stream: in plain text
+        :raises WiringError: if the stream cannot be a token
+        """
+        addr = replace(self.addr, stream=escape_token(stream))
+        return Route(addr, schema, self.secrecy, self.shreddable)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Route) and other.addr == self.addr and other.schema.id == self.schema.id

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
+from meshfold.core.parts import own
 
 if TYPE_CHECKING:
     from meshfold._native import Queue
     from meshfold.core.graph import Graph
+    from meshfold.core.route import Route
 
 __all__ = ("Edge", "Stream", "Subscription")
 
@@ -27,9 +29,17 @@ _LOOK_S = 0.2
 class Edge:
     """Something attached to a route. A context manager; closing is idempotent and counts what waited as `closed`."""
 
-    def __init__(self, graph: Graph, edge: int) -> None:
+    def __init__(self, graph: Graph, edge: int, *, sink: Route[Any] | None = None) -> None:
         self._graph = graph
         self._edge = edge
+        #: The route it feeds, where it does so itself.
+        self.sink = sink
+        own(graph, self)
+
+    @property
+    def number(self) -> int:
+        """Its number in the graph."""
+        return self._edge
 
     def close(self) -> None:
         """Detach."""
