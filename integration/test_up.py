@@ -76,6 +76,11 @@ def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until:
     assert (led["leader"], led["term"]) == ("hub", groups["control"]["term"])
     flow = process.command("audit", "flow", "--json")
     assert json.loads(flow.stdout)["unexplained"] == 0
+    top = process.command("top", "--every", "500ms", "--json")
+    assert top.returncode == 0, top.stderr
+    rows = {(row["route"], row["reader"]): row for row in json.loads(top.stdout)["routes"]}
+    assert rows["edge/host/cpu", "hub"]["rate_hz"] > 0
+    assert {"credit", "lag", "dropped", "pending"} <= set(rows["edge/host/cpu", "hub"])
     watched = process.command("route", "watch", "edge/host/memory", "--count", "3", "--json")
     assert watched.returncode == 0, watched.stderr
     waiting = subprocess.Popen(
@@ -203,6 +208,8 @@ def test_up_dies_with_its_children_on_sigkill(up: Callable[..., Any], until: Cal
         (["up", "--for", "5"], "5"),
         (["up", "--no-such-option"], "--no-such-option"),
         (["up", "--otlp", "collector:4318"], "--otlp"),
+        (["up", "--health-listen", "nowhere"], "nowhere"),
+        (["top", "--every", "1ms"], "--every"),
         (["route", "latest", "no..route"], "no..route"),
         (["up", "--dir", "/proc/no-such-place"], "/proc/no-such-place"),
     ],

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, leader, members, routes
+from meshfold.mesh.cli import grants, leader, members, routes, top
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
 from meshfold.mesh.cli.support import configure_logs, emit, exit_code_of, parse_duration, say
 
@@ -33,6 +33,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(members.app)
 app.add_typer(members.node_app, name="node")
 app.command()(leader.leader)
+app.command()(top.top)
 
 
 @app.command()

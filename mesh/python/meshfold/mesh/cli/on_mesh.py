@@ -14,6 +14,7 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.local import OPERATOR
 from meshfold.mesh.folders import FolderLock
 from meshfold.mesh.node import Node
+from meshfold.mesh.telemetry import TelemetrySettings
 
 __all__ = ("run_on_mesh",)
 
@@ -39,7 +40,8 @@ def run_on_mesh(
 
 async def _run(context: Context, work: Callable[[Any], Coroutine[Any, Any, Any]], *, quiet: bool) -> Any:
     name = context.member or OPERATOR
-    async with Node(name, context, quiet=quiet) as node:
+    # Commands are short and many, and nobody looks for their traces.
+    async with Node(name, context, quiet=quiet, telemetry=TelemetrySettings()) as node:
         if not node.session.grants:
             raise GrantDenied(
                 f"{name} holds no grant in mesh {context.mesh}, so nobody answers it",
