@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hostile import VARIANTS, refused_as
 from meshfold.core.errors import FrameRejected, GrantRevoked
 from meshfold.core.registry import Action
-from meshfold.security import Capability, Grant, GrantBook, Policy
+from meshfold.security import Capability, Challenges, Grant, GrantBook, Policy, prove_possession
 from meshfold.security.capability import check_pattern
 from meshfold.security.caveat import Caveat, CaveatKind, decode_caveats, encode_caveats
 from meshfold.security.grant import KeySigner
@@ -329,3 +329,48 @@ def test_a_caveat_may_be_tightened_and_never_loosened_or_dropped(bench: Bench) -
     bench.refuses([bench.child(parent, capabilities=(Capability(READ, WIDE),)).raw], "attenuation")
     tight = Capability(READ, WIDE, (Caveat(CaveatKind.EVENTS_PER_S, (100,)),))
     bench.mesh.book.add(bench.child(parent, capabilities=(tight,)), NOW_MS)
+
+
+def proof_of(mesh: Mesh, keys: Any, challenges: Any, **changes: Any) -> tuple[bytes, dict[str, Any]]:
+    """A proof, and what the verifier is told."""
+    said: dict[str, Any] = {"verb": "keys", "request": b"these grants", "incarnation": b"i" * 8}
+    said["challenge"] = challenges.issue(keys.node_pub, mesh.clock.ms)
+    fields = {"cluster": CLUSTER, "verifier_pub": mesh.voter.keys.node_pub} | said
+    return prove_possession(keys, **(fields | changes)), said | {
+        "subject_pub": keys.node_pub,
+        "now_ms": mesh.clock.ms,
+    }
+
+
+def test_hg10_a_stolen_grant_without_its_key_proves_nothing(bench: Bench) -> None:
+    mesh = bench.mesh
+    challenges = Challenges(CLUSTER, mesh.voter.keys.node_pub)
+    for _ in range(VARIANTS):
+        _, told = proof_of(mesh, mesh.hub.keys, challenges)
+        stolen, _ = proof_of(mesh, mesh.edge.keys, challenges, challenge=told["challenge"])
+        assert refused_as(lambda s=stolen, t=told: challenges.check(s, **t)) == "pop"  # type: ignore[misc]
+        for wrong in (
+            {"verifier_pub": mesh.edge.keys.node_pub},
+            {"cluster": b"d" * 16},
+            {"verb": "grants"},
+            {"request": b"other grants"},
+            {"incarnation": b"j" * 8},
+        ):
+            proof, told = proof_of(mesh, mesh.hub.keys, challenges, **wrong)
+            assert refused_as(lambda p=proof, t=told: challenges.check(p, **t)) == "pop"  # type: ignore[misc]
+    proof, told = proof_of(mesh, mesh.hub.keys, challenges)
+    challenges.check(proof, **told)
+
+
+def test_hg11_a_proof_is_taken_once_in_time_and_from_its_subject(bench: Bench) -> None:
+    mesh = bench.mesh
+    challenges = Challenges(CLUSTER, mesh.voter.keys.node_pub)
+    for _ in range(VARIANTS):
+        proof, told = proof_of(mesh, mesh.hub.keys, challenges)
+        challenges.check(proof, **told)
+        assert refused_as(lambda p=proof, t=told: challenges.check(p, **t)) == "pop"  # type: ignore[misc]
+        proof, told = proof_of(mesh, mesh.hub.keys, challenges)
+        late = told | {"now_ms": told["now_ms"] + 30_001}
+        assert refused_as(lambda p=proof, t=late: challenges.check(p, **t)) == "pop"  # type: ignore[misc]
+        made_up = told | {"challenge": os.urandom(16)}
+        assert refused_as(lambda p=proof, t=made_up: challenges.check(p, **t)) == "pop"  # type: ignore[misc]

@@ -26,6 +26,7 @@ from meshfold.security.keys import NodeKeys, check_ed25519_public, check_x25519_
 from meshfold.security.open import Opened, OpenedControl, Opener
 from meshfold.security.policy_keeper import PolicyKeeper
 from meshfold.security.policy_record import PolicyRecord, voters_hash
+from meshfold.security.pop import Challenges, prove_possession
 from meshfold.security.replay import ReplayGuard
 from meshfold.security.seal import EventFrame, Sealer
 from meshfold.security.sealed import seal_secret, unseal_secret
@@ -38,6 +39,7 @@ __all__ = (
     "Capability",
     "Caveat",
     "CaveatKind",
+    "Challenges",
     "ClockSkew",
     "Epochs",
     "EventFrame",
@@ -75,6 +77,7 @@ __all__ = (
     "check_x25519_public",
     "covers",
     "matches",
+    "prove_possession",
     "seal_secret",
     "tag_of",
     "unseal_secret",

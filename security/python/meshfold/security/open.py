@@ -246,7 +246,14 @@ class Opener(Guarded):
     ) -> bytes:
         key, kc = self._keyring.key_at(key_class, address, unpack_vector(header.key_epochs))
         generation = header.generation.to_bytes(4, "big")
-        slot = (key_class.encode(), kc, sender.node_pub, header.incarnation, generation)
+        slot = (
+            key_class.encode(),
+            kc,
+            sender.node_pub,
+            header.incarnation,
+            generation,
+            bytes([header.suite]),
+        )
         cipher = self._ciphers.get(slot)
         if cipher is None:
             if len(self._ciphers) >= SUBKEYS_MAX:

@@ -118,7 +118,7 @@ class Sealer(Guarded):
         self._incarnation = incarnation
         self._keyring = keyring
         self._uses: dict[bytes, _Use] = {}
-        self._ciphers: dict[tuple[str, str, bytes, int], Cipher] = {}
+        self._ciphers: dict[tuple[str, str, bytes, int, int], Cipher] = {}
         self._control_ctr = 0
 
     def _count(self, address: Address, size_bytes: int, at_ms: int) -> tuple[int, int]:
@@ -144,7 +144,7 @@ class Sealer(Guarded):
         return (use.generation, 2 * use.frames) if use is not None else (0, 0)
 
     def _cipher(self, key_class: str, address: Address, key: bytes, kc: bytes, generation: int) -> Cipher:
-        slot = (key_class, address.text, kc, generation)
+        slot = (key_class, address.text, kc, generation, self._keyring.suite)
         found = self._ciphers.get(slot)
         if found is None:
             if len(self._ciphers) >= SUBKEYS_MAX:

@@ -18,10 +18,20 @@ from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.keymaster import Keymaster
 from meshfold.mesh.node.log_desk import LogDesk
 from meshfold.mesh.node.members import Directory
-from meshfold.security import Grant, GrantBook, Identity, KeyStore, KeyTree, NodeKeys, Policy, tag_of
+from meshfold.security import (
+    Challenges,
+    Grant,
+    GrantBook,
+    Identity,
+    KeyStore,
+    KeyTree,
+    NodeKeys,
+    Policy,
+    tag_of,
+)
 from meshfold.security.key_tree import KEYED, path_of
 
-__all__ = ("GROUP", "Control")
+__all__ = ("GROUP", "Control", "possession_request")
 
 GROUP = "control"
 #: Grants a mesh keeps; one more is refused as `limit`.
@@ -38,6 +48,11 @@ def _group_document(group: str, found: dict[str, Any]) -> dict[str, Any]:
         "commit": found["token"],
         "token": f"{group}:{found['token']}" if held else None,
     }
+
+
+def possession_request(args: dict[str, Any]) -> bytes:
+    """The part of a question for keys that its proof of possession covers."""
+    return "\n".join([str(args.get("nonce", "")), *map(str, args.get("grants", []))]).encode()
 
 
 class Control:
@@ -60,6 +75,7 @@ class Control:
         self._book = book
         self._directory = directory
         self._hlc = hlc
+        self._challenges = Challenges(identity.cluster, keys.node_pub)
         self.keymaster = Keymaster(log, tree, keys, identity, book, directory, hlc)
         self.desk = ElectionDesk(Elections(log, hlc.clock), book)
         self.log_desk = LogDesk(log, book)
@@ -140,24 +156,39 @@ class Control:
             )
         return _group_document(group, await self.desk.step_down(asker, {"name": group}))
 
+    async def challenge(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `challenge`: what a proof of possession to this voter has to be about."""
+        return {"challenge": self._challenges.issue(asker.node_pub, self._hlc.now_ms()).hex()}
+
+    def _check_possession(self, asker: Identity, args: dict[str, Any]) -> None:
+        """Whoever shows grants proves that it holds the key they are bound to."""
+        if asker.tag == self._identity.tag:
+            return
+        self._challenges.check(
+            bytes.fromhex(str(args.get("pop", ""))),
+            subject_pub=asker.node_pub,
+            verb="keys",
+            request=possession_request(args),
+            challenge=bytes.fromhex(str(args.get("challenge", ""))),
+            incarnation=bytes.fromhex(str(args.get("incarnation", ""))),
+            now_ms=self._hlc.now_ms(),
+        )
+
     async def keys_for(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `keys`: check the asker's grants, note the member, wrap the keys its grants entitle it to.
 
         :raises GrantDenied: if it holds no valid grant: then it gets no key at all
+        :raises FrameRejected: with reason `pop` if it does not prove that it holds its key
         """
-        await self._note_member(asker)
-        if args.get("wrap"):
-            self._directory.take_wrap(asker.tag, bytes.fromhex(args["wrap"]))
-            asker = self._directory.lookup(asker.tag) or asker
         grants = [Grant.parse(bytes.fromhex(raw)) for raw in args.get("grants", [])]
-        refused = ""
+        refused, held = "", []
         for grant in grants:
             try:
                 self._book.add(grant, self._hlc.now_ms())
             except FrameRejected as error:
                 refused = str(error)
                 continue
-            await self._note(grant)
+            held.append(grant)
         valid = self._book.grants_of(asker.tag)
         if not valid:
             raise GrantDenied(
@@ -167,6 +198,13 @@ class Control:
                 action="",
                 route="",
             )
+        self._check_possession(asker, args)
+        await self._note_member(asker)
+        for grant in held:
+            await self._note(grant)
+        if args.get("wrap"):
+            self._directory.take_wrap(asker.tag, bytes.fromhex(args["wrap"]))
+            asker = self._directory.lookup(asker.tag) or asker
         valid = await self._with_noted(asker, valid)
         return {
             "packet": self.keymaster.packet_for(asker, valid).hex(),

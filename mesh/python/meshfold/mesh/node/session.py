@@ -30,7 +30,7 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
 from meshfold.mesh.enrolment.local import OPERATOR
-from meshfold.mesh.node.control import GROUP, Control
+from meshfold.mesh.node.control import GROUP, Control, possession_request
 from meshfold.mesh.node.election import MeshElectorate
 from meshfold.mesh.node.facts import facts_of
 from meshfold.mesh.node.heartbeats import Heartbeats
@@ -44,7 +44,16 @@ from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.telemetry import Recorder, TelemetrySettings
 from meshfold.mesh.transport import Login, NatsTransport
-from meshfold.security import Grant, GrantBook, Identity, Keyring, Opener, PolicyRecord, Sealer
+from meshfold.security import (
+    Grant,
+    GrantBook,
+    Identity,
+    Keyring,
+    Opener,
+    PolicyRecord,
+    Sealer,
+    prove_possession,
+)
 
 __all__ = ("Session",)
 
@@ -245,6 +254,7 @@ class Session:
             identity, grants, self.subjects, self.hlc.now_ms()
         )
         self.control.certificates = self.trust.certificates
+        self.responder.answers("challenge", self.control.challenge)
         self.responder.answers("keys", self.control.keys_for)
         self.responder.answers("grants", self.control.grants)
         self.responder.answers("member", self.control.member)
@@ -287,10 +297,24 @@ class Session:
         }
         if self.control is not None:
             return await self.control.keys_for(self.identity, args)
-        document = await self.asker.ask(self.voters[0], "keys", args, KEYS_ASK_S)
+        document = await self.ask_voters.ask("keys", args, KEYS_ASK_S, self._proof)
         if document.get("nonce") != nonce:
             raise FrameRejected("replay", "the answer to another question")
         return document
+
+    def _proof(self, voter: Identity, args: dict[str, Any], challenge: str) -> dict[str, Any]:
+        """The question with a proof that this node holds the key of the grants it shows, made for one voter."""
+        proof = prove_possession(
+            self.enrolment.keys,
+            cluster=self.context.cluster,
+            verifier_pub=voter.node_pub,
+            verb="keys",
+            request=possession_request(args),
+            challenge=bytes.fromhex(challenge),
+            incarnation=self.graph.incarnation,
+        )
+        more = {"challenge": challenge, "pop": proof.hex(), "incarnation": self.graph.incarnation.hex()}
+        return args | more
 
     async def _fetch_keys(self) -> None:
         deadline = self.loop.time() + KEYS_WAIT_S

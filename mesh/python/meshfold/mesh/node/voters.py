@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from meshfold.core.errors import NotLeader, TransportTimeout
@@ -12,6 +13,9 @@ __all__ = ("Voters",)
 
 #: Redirections followed in one question, before the group is taken for one that has no leader.
 REDIRECTS_MAX: Final = 3
+
+#: (voter, args, its challenge) -> args with a proof for that voter
+Prove = Callable[[Identity, dict[str, Any], str], dict[str, Any]]
 
 
 class Voters:
@@ -26,9 +30,12 @@ class Voters:
         self._responder = responder
         self._turn = 0
 
-    async def ask(self, command: str, args: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, command: str, args: dict[str, Any], timeout_s: float, prove: Prove | None = None
+    ) -> dict[str, Any]:
         """Ask the leader, following redirections; the next question goes to another voter if this one does not answer.
 
+        :param prove: makes the question one that proves possession of our key to the voter it goes to
         :raises TransportTimeout: if the voter does not answer in time
         :raises NotLeader: if the voters do not agree on who leads
         :raises MeshfoldError: the error it answered with
@@ -38,7 +45,11 @@ class Voters:
             try:
                 if voter.tag == self._ourselves.tag:
                     return await self._responder.answer_self(command, args)
-                return await self._asker.ask(voter, command, args, timeout_s)
+                asked = args
+                if prove is not None:
+                    open_one = await self._asker.ask(voter, "challenge", {}, timeout_s)
+                    asked = prove(voter, args, str(open_one["challenge"]))
+                return await self._asker.ask(voter, command, asked, timeout_s)
             except NotLeader:
                 self._turn += 1
                 if redirect == REDIRECTS_MAX:
