@@ -10,15 +10,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jaeger import JaegerServer
 from meshfold.mesh.local import LocalMesh
 
 HERE = Path(__file__).parent
 RUN_S = 100
 #: Started before main.py (or read.py) and ended after it.
 BESIDE = {"02_two_processes": "share.py"}
-NEEDS_MESH = {"02_two_processes", "04_a_refused_read"}
+NEEDS_MESH = {"02_two_processes", "04_a_refused_read", "05_a_trace_in_jaeger"}
+NEEDS_JAEGER = {"05_a_trace_in_jaeger"}
 EXAMPLES = sorted(path.name for path in HERE.iterdir() if re.match(r"\d\d_", path.name))
 
 
@@ -45,7 +48,12 @@ def pattern(expected: str) -> str:
     return ".*?".join(re.escape(part) for part in expected.split("…"))
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+def marked(name: str) -> Any:
+    """What needs Jaeger runs in the stage that has built it."""
+    return pytest.param(name, marks=pytest.mark.jaeger) if name in NEEDS_JAEGER else name
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in EXAMPLES])
 def test_m127_the_example_prints_what_it_shows(
     name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -54,6 +62,10 @@ def test_m127_the_example_prints_what_it_shows(
         if name in NEEDS_MESH:
             mesh = stack.enter_context(LocalMesh(tmp_path / "state"))
             stack.enter_context(mesh.node("hub"))
+        if name in NEEDS_JAEGER:
+            jaeger = stack.enter_context(JaegerServer(tmp_path))
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = jaeger.otlp_url
+            environment["JAEGER_URL"] = jaeger.query_url
         if name in BESIDE:
             beside = subprocess.Popen([sys.executable, str(folder / BESIDE[name])], env=environment)
             stack.callback(beside.wait, RUN_S)
