@@ -92,7 +92,7 @@ impl Event {
         id_text(&self.inner.id())
     }
     #[getter]
-    fn route(&self, py: Python<'_>) -> Py<RouteBase> {
+    pub(crate) fn route(&self, py: Python<'_>) -> Py<RouteBase> {
         self.route.clone_ref(py)
     }
     /// The decoded value. Raises `PayloadGone` where only metadata travelled, `DecodeError` for foreign bytes.

@@ -10,6 +10,7 @@ mod graph;
 mod hosts;
 mod publish;
 mod queue;
+mod reading;
 mod route;
 mod spans;
 mod stores;
@@ -32,6 +33,8 @@ mod _native {
     use crate::graph::GraphBase;
     #[pymodule_export]
     use crate::queue::{Batch, Queue};
+    #[pymodule_export]
+    use crate::reading::{connections, kept, redact, route_of, wall_ns};
     #[pymodule_export]
     use crate::route::RouteBase;
     #[pymodule_export]

@@ -1,5 +1,6 @@
 """The local graph: routes, events and operators in one process. Imports no other room."""
 
+from meshfold.core.access import Access, LocalGrant, Principal
 from meshfold.core.address import Address, escape_token, unescape_token
 from meshfold.core.clocks import ManualClock, SystemClock
 from meshfold.core.errors import (
@@ -23,14 +24,17 @@ from meshfold.core.operator import Operator, OperatorInfo, StageInfo
 from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline, Port, Stage
 from meshfold.core.registry import Action, Taint
+from meshfold.core.replay import Replayed
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
 from meshfold.core.scope import RouteScope, logical_routes
 from meshfold.core.stream import Edge, Stream, Subscription
 from meshfold.core.tap import Tap
 from meshfold.core.tracing import SpanRecord, Tracing, event_span
+from meshfold.core.view import GraphView
 
 __all__ = (
+    "Access",
     "Action",
     "Address",
     "CoreError",
@@ -41,9 +45,11 @@ __all__ = (
     "EncodeError",
     "Event",
     "Graph",
+    "GraphView",
     "Inlet",
     "InletReceipt",
     "Lineage",
+    "LocalGrant",
     "ManualClock",
     "MeshfoldError",
     "Operator",
@@ -53,7 +59,9 @@ __all__ = (
     "PayloadGone",
     "Pipeline",
     "Port",
+    "Principal",
     "QueueFull",
+    "Replayed",
     "Route",
     "RouteScope",
     "Schema",

@@ -43,7 +43,9 @@ class Principal:
 
     def __init__(self, key: object, name: str, tag: bytes) -> None:
         if key is not _MAKE:
-            raise WiringError("principals are not made by name", fix="graph.access.principal(name)", item=name)
+            raise WiringError(
+                "principals are not made by name", fix="graph.access.principal(name)", item=name
+            )
         self.name = name
         self.tag = tag
 
@@ -178,8 +180,8 @@ class Access:
 
         :raises GrantDenied: for an object of another graph, or no principal at all
         """
-        tag = getattr(principal, "tag", b"")
-        if self._principals.get(tag) is not principal:
+        known = self._principals.get(getattr(principal, "tag", b""))
+        if known is None or known is not principal:
             raise GrantDenied(
                 f"{principal!r} is no principal of this graph",
                 fix="graph.access.principal(name) makes one",
@@ -226,9 +228,9 @@ class Access:
         self.require_known(by)
         for grant in self._grants.get(by.tag, ()):
             wide = grant.pattern == pattern or _covers(grant.pattern, pattern.removesuffix(">"))
-            if grant.holds(now) and wide and (actions | Action.DELEGATE) in grant.actions:
-                if grant.depth + 1 < CHAIN_MAX:
-                    return grant
+            enough = (actions | Action.DELEGATE) in grant.actions and grant.depth + 1 < CHAIN_MAX
+            if wide and enough and grant.holds(now):
+                return grant
         because = f"{by.name} holds no DELEGATE with these actions on all of {pattern}"
         self.note(by, Action.DELEGATE, None, False, because)
         raise GrantDenied(
@@ -263,9 +265,8 @@ class Access:
             if tag == principal and action in actions and _covers(pattern, text):
                 return Decision(False, f"denied explicitly on {pattern}")
         for grant in self._grants.get(principal, ()):
-            if action in grant.actions and _covers(grant.pattern, text):
-                if grant.holds(now):
-                    return Decision(True, f"granted on {grant.pattern}")
+            if action in grant.actions and _covers(grant.pattern, text) and grant.holds(now):
+                return Decision(True, f"granted on {grant.pattern}")
         if action == Action.META_READ and any(_covers(pattern, text) for pattern in self._exports):
             return Decision(True, "exported")
         return Decision(False, f"no grant of {action.name} on {address.short}")

@@ -14,8 +14,10 @@ import os
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from meshfold._native import route_of, wall_ns
+from meshfold.core.access import Access, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
 from meshfold.core.errors import SchemaMismatch, WiringError, WouldBlock
 from meshfold.core.event import Event
@@ -26,10 +28,15 @@ from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline
 from meshfold.core.ports import Clock
+from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
 from meshfold.core.stream import Edge, Stream, Subscription, Wake
 from meshfold.core.tap import Tap
 from meshfold.core.writes.graph import Writes
+
+if TYPE_CHECKING:
+    from meshfold.core.query import Answer, Command, QueryService
+    from meshfold.core.view import GraphView
 
 __all__ = ("Graph",)
 
@@ -53,6 +60,7 @@ class Graph(Writes):
     name: str
     _own_failures: list[tuple[str, str]]
     _failure_count: int
+    _access: Access
 
     def __new__(
         cls,
@@ -75,6 +83,7 @@ class Graph(Writes):
         self._own_failures = []
         self._failure_count = 0
         self._scheduler, self._shadows, self._loops = None, {}, {}
+        self._access = Access(partial(_wall, weakref.ref(self)))
         self.on_timed(partial(start_alarm, weakref.ref(self)))
         return self
 
@@ -277,7 +286,61 @@ class Graph(Writes):
 
     def route(self, tag: bytes) -> Route[Any] | None:
         """The route with this 8-byte tag."""
-        return next((r for r in self.route_objects() if r.tag == tag), None)
+        return route_of(self, tag)
+
+    def replay(self, r: Route[T], *, since: int = 1, until: int | None = None) -> Replayed[T]:
+        """Read what a route retains, oldest first, from number `since` to `until`, and say what is missing (S16).
+
+        Nothing is delivered to other readers. Events of remote producers are included by their own numbers.
+        """
+        return replay(self, r, since, until)
+
+    @property
+    def access(self) -> Access:
+        """The capabilities of this graph: principals, grants, exports, the audit (S31, S32)."""
+        return self._access
+
+    def view(self, principal: Principal) -> GraphView:
+        """The graph as one principal may use it; hand out this, not the graph.
+
+        :raises GrantDenied: if the object is no principal of `access`
+        """
+        from meshfold.core.view import GraphView
+
+        return GraphView(self, principal)
+
+    def query(
+        self,
+        command: Command | str,
+        *,
+        limit: int = 100,
+        after: str = "",
+        sight: Sight | None = None,
+        **fields: Any,
+    ) -> Answer:
+        """Ask about this graph: `graph.query("latest", route="kiln-7/thermal/temperature")` (S34).
+
+        :param command: a command of `meshfold.core.query`, or its name with its fields
+        :param limit: rows of one page
+        :param after: `next` of the page before
+        :param sight: whose rights filter the answer; None: the owner's
+        :raises WiringError: for an unknown command, field, route or event
+        :raises GrantDenied: if `sight` may not ask this
+        """
+        from meshfold.core.query.asking import ask
+
+        return ask(self, sight or OwnerSight(self._access), command, limit, after, fields)
+
+    def serve_queries(self, owner: str, *, as_: Principal | None = None) -> QueryService:
+        """Answer queries that are published on `owner`'s request route, with the rights of a principal or of the owner.
+
+        :raises GrantDenied: if the object is no principal of `access`
+        :raises WiringError: if `owner` is no token
+        """
+        from meshfold.core.query import QueryService
+
+        sight = OwnerSight(self._access) if as_ is None else PrincipalSight(self._access, as_)
+        return QueryService(self, owner, sight)
 
     def lineage(self, event_id: str) -> Lineage | None:
         """Where a retained event comes from (S30); None if it is not retained here.
@@ -298,6 +361,14 @@ class Graph(Writes):
             time=event.time,
             operator=event.operator,
         )
+
+
+def _wall(held: weakref.ref[Graph]) -> int:
+    """The wall clock of a graph, ns."""
+    graph = held()
+    if graph is None:
+        raise WiringError("the graph of these capabilities is gone", fix="keep the graph", item="access")
+    return wall_ns(graph)
 
 
 def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from meshfold._native import kept as kept_events
 from meshfold.core.event import Event
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ class Replayed(Generic[T]):
 
 def replay(graph: Graph, r: Route[T], since: int, until: int | None) -> Replayed[T]:
     """Read what is retained; see `Graph.replay`."""
-    kept: list[Any] = [event for event in graph.kept(r) if since <= event.seq and (until is None or event.seq <= until)]
+    kept: list[Any] = [
+        event
+        for event in kept_events(graph, r)
+        if since <= event.seq and (until is None or event.seq <= until)
+    ]
     last = graph.published(r) if until is None else min(until, graph.published(r))
     missing: list[tuple[int, int]] = []
     following = max(since, 1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meshfold._native import redact
-from meshfold.core.access import PrincipalSight, denied
+from meshfold.core.access import PrincipalSight
 from meshfold.core.errors import PayloadGone
 from meshfold.core.event import Event
 from meshfold.core.flow import SeqRange
@@ -159,9 +159,7 @@ class GraphView:
         found = self._graph.find(event.producer, event.incarnation, event.route.tag, event.seq)
         self._access.note(self.principal, Action.PAYLOAD_OPEN, event.route.addr, True, "opens", event.seq)
         if found is None or found.payload is None:
-            raise PayloadGone(
-                f"the payload of {event.id} is gone", event=event.id, route=event.route.text
-            )
+            raise PayloadGone(f"the payload of {event.id} is gone", event=event.id, route=event.route.text)
         return found.payload
 
     def query(self, command: Command | str, **options: Any) -> Answer:
@@ -171,16 +169,8 @@ class GraphView:
         """
         return self._graph.query(command, sight=self._sight, **options)
 
-    def refuse(self, action: Action, r: Route[Any]) -> None:
-        """Raise the refusal of an action that no grant of this principal allows; return where one does.
 
-        :raises GrantDenied: naming action and route
-        """
-        if not self._may(action, r):
-            raise denied(self.principal.name, action, r.text, "no grant")
-
-
-class GuardedStream(AsyncIterator[Event[T]]):
+class GuardedStream(Generic[T]):
     """A stream of a view: each event is shown as the principal may see it, and it ends when the grant does."""
 
     def __init__(self, view: GraphView, r: Route[T], inner: Stream[T]) -> None:
@@ -188,15 +178,16 @@ class GuardedStream(AsyncIterator[Event[T]]):
         self._route = r
         self._inner = inner
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Event[T]]:
+        return self._events()
 
-    async def __anext__(self) -> Event[T]:
-        event = self._view.shown(self._route, await anext(self._inner))
-        if event is None:
-            self.close()
-            raise StopAsyncIteration
-        return event
+    async def _events(self) -> AsyncIterator[Event[T]]:
+        async for event in self._inner:
+            shown = self._view.shown(self._route, event)
+            if shown is None:
+                self.close()
+                return
+            yield shown
 
     def blocking(self, timeout: float | None = None) -> Iterator[Event[T]]:
         """Iterate without asyncio; ends when nothing came for `timeout` seconds, or when the grant ended."""

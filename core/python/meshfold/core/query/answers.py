@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
+from meshfold._native import connections
+from meshfold._native import kept as native_kept
 from meshfold.core.address import Address
 from meshfold.core.errors import MeshfoldError, PayloadGone, WiringError
 from meshfold.core.event import Event, event_document
@@ -66,7 +68,7 @@ def visible(graph: Graph, sight: Sight, text: str, action: Action) -> Route[Any]
 
 
 def _route_row(graph: Graph, r: Route[Any], edges: list[Any], sinks: dict[str, int]) -> say.RouteRow:
-    kept = graph.kept(r)
+    kept = native_kept(graph, r)
     return say.RouteRow(
         route=r.text,
         address=r.address,
@@ -96,7 +98,7 @@ def _writes(graph: Graph) -> Iterator[tuple[str, str, Route[Any]]]:
             yield info.name, info.label, info.sink
         for _, side, r in info.sides:
             yield f"{info.name} ({side})", info.label, r
-    for name, _, target in graph.connections():
+    for name, _, target in connections(graph):
         yield name, "connect", target
 
 
@@ -142,7 +144,7 @@ def topology(graph: Graph, sight: Sight, q: ask.Topology) -> Keyed:
         for place, r in enumerate([*outputs, *(r for _, _, r in info.sides)]):
             link = say.LinkRow(f"operator:{info.id}", f"route:{r.text}", info.label)
             yield f"2 {_number(info.id)} out {place:06d}", link
-    for place, (_, source, target) in enumerate(graph.connections()):
+    for place, (_, source, target) in enumerate(connections(graph)):
         if source.address in seen and target.address in seen:
             link = say.LinkRow(f"route:{source.text}", f"route:{target.text}", "connect")
             yield f"3 {place:06d}", link
@@ -183,8 +185,8 @@ def replay(graph: Graph, sight: Sight, q: ask.Replay) -> Keyed:
     r = visible(graph, sight, q.route, Action.PAYLOAD_OPEN)
     sight.require(Action.REPLAY_READ, r)
     replayed = graph.replay(r, since=q.since, until=q.until)
-    for first, last in replayed.missing:
-        yield "0", say.GapRow(r.text, first, last)
+    for place, (first, last) in enumerate(replayed.missing):
+        yield f"0 {_number(place)}", say.GapRow(r.text, first, last)
     for place, event in enumerate(replayed.events):
         yield f"1 {_number(place)}", say.EventRow(event_document(event))
 
@@ -245,9 +247,57 @@ def buffer_stats(graph: Graph, sight: Sight, q: ask.BufferStats) -> Keyed:
         if wanted is None and not sight.sees(Action.META_READ, Address.parse(edge.route)):
             continue
         c = edge.counters
-        yield _number(place), say.EdgeRow(
-            edge.route, edge.name, edge.kind, c.offered, c.delivered, dict(c.dropped), c.pending, c.replayed
+        yield (
+            _number(place),
+            say.EdgeRow(
+                edge.route,
+                edge.name,
+                edge.kind,
+                c.offered,
+                c.delivered,
+                dict(c.dropped),
+                c.pending,
+                c.replayed,
+            ),
         )
+
+
+def credit_stats(graph: Graph, sight: Sight, q: ask.CreditStats) -> Keyed:
+    """Room of one route, or of all that the asker sees."""
+    wanted = [visible(graph, sight, q.route, Action.META_READ)] if q.route is not None else graph.routes()
+    for r in wanted:
+        if sight.sees(Action.META_READ, r.addr):
+            yield r.address, say.CreditRow(r.text, graph.credit_for(r))
+
+
+def shadow(graph: Graph, sight: Sight, q: ask.Shadow) -> Keyed:
+    """The state of one write binding."""
+    r = visible(graph, sight, q.route, Action.META_READ)
+    found = next((shadow for shadow in graph.shadows() if shadow.binding.request == r), None)
+    if found is None:
+        raise WiringError(f"{r.text} is not bound here", fix="bind it with graph.bind", item=r.text)
+    for part in (found.binding.desired, found.binding.reported, found.binding.effective):
+        sight.require(Action.PAYLOAD_OPEN, part)
+    state = found.state()
+
+    def document(event: Event[Any] | None) -> dict[str, Any] | None:
+        return None if event is None else event_document(event)
+
+    yield (
+        "0",
+        say.ShadowRow(
+            r.text,
+            state.write,
+            document(state.desired),
+            document(state.reported),
+            document(state.effective),
+            document(state.ack),
+            list(state.coherence),
+            state.by,
+            state.requests,
+            state.unmatched,
+        ),
+    )
 
 
 def subscribers(graph: Graph, sight: Sight, q: ask.Subscribers) -> Keyed:
@@ -271,7 +321,7 @@ def taints(graph: Graph, sight: Sight, q: ask.Taints) -> Keyed:
     """Each taint of what is retained."""
     r = visible(graph, sight, q.route, Action.META_READ)
     found: dict[str, list[str]] = {}
-    for event in graph.kept(r):
+    for event in native_kept(graph, r):
         for taint in event.taints:
             found.setdefault(taint, []).append(event.id)
     for taint, events in sorted(found.items()):
@@ -279,8 +329,10 @@ def taints(graph: Graph, sight: Sight, q: ask.Taints) -> Keyed:
 
 
 def validate(graph: Graph, sight: Sight, q: ask.Validate) -> Keyed:
-    """Observers and operators that fail, queues that lose, operators that lose inside."""
+    """What is wired wrongly, observers and operators that fail, queues that lose."""
     sight.require_any(Action.VALIDATE)
+    for place, problem in enumerate(graph.validate_graph()):
+        yield f" {_number(place)}", say.ProblemRow("wiring", problem.route, f"{problem.what}; {problem.fix}")
     for place, edge in enumerate(graph.edges()):
         lost = {reason: count for reason, count in edge.counters.dropped.items() if count}
         if edge.counters.unexplained:
@@ -321,6 +373,8 @@ ANSWERS: Final[dict[type[Any], Handler]] = {
     ask.Trace: trace,
     ask.Watermark: watermark,
     ask.BufferStats: buffer_stats,
+    ask.CreditStats: credit_stats,
+    ask.Shadow: shadow,
     ask.Subscribers: subscribers,
     ask.Writers: writers,
     ask.Taints: taints,
@@ -337,5 +391,3 @@ def answer(graph: Graph, sight: Sight, request: ask.Request) -> say.Answer:
         return page(ANSWERS[type(request.command)](graph, sight, request.command), request)
     except MeshfoldError as error:
         return say.Answer(error=error.code, message=str(error))
-
-

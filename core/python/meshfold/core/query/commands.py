@@ -14,11 +14,13 @@ __all__ = (
     "BufferStats",
     "Catalog",
     "Command",
+    "CreditStats",
     "Describe",
     "Latest",
     "OpenPayload",
     "Replay",
     "Request",
+    "Shadow",
     "Subscribers",
     "Taints",
     "Topology",
@@ -97,6 +99,18 @@ class BufferStats(_Base, frozen=True):
     route: str | None = None
 
 
+class CreditStats(_Base, frozen=True):
+    """How many events a route, or every route, takes now without waiting."""
+
+    route: str | None = None
+
+
+class Shadow(_Base, frozen=True):
+    """What a write binding was asked for, reported, and holds, by its request route."""
+
+    route: str
+
+
 class Subscribers(_Base, frozen=True):
     """Who reads a route."""
 
@@ -141,6 +155,8 @@ Command: TypeAlias = (
     | Trace
     | Watermark
     | BufferStats
+    | CreditStats
+    | Shadow
     | Subscribers
     | Writers
     | Taints

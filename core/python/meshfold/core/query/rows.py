@@ -9,6 +9,7 @@ import msgspec
 __all__ = (
     "Answer",
     "AuditRow",
+    "CreditRow",
     "EdgeRow",
     "EventRow",
     "GapRow",
@@ -18,6 +19,7 @@ __all__ = (
     "ProblemRow",
     "RouteRow",
     "Row",
+    "ShadowRow",
     "TaintRow",
     "TraceRow",
     "WatermarkRow",
@@ -77,6 +79,28 @@ class EdgeRow(_Base, frozen=True):
     dropped: dict[str, int]
     pending: int
     replayed: int
+
+
+class CreditRow(_Base, frozen=True):
+    """Events that a route takes now without waiting."""
+
+    route: str
+    available: int
+
+
+class ShadowRow(_Base, frozen=True):
+    """A write binding at this moment (S17); events as documents."""
+
+    route: str
+    write: str | None
+    desired: dict[str, Any] | None
+    reported: dict[str, Any] | None
+    effective: dict[str, Any] | None
+    ack: dict[str, Any] | None
+    coherence: list[str]
+    by: str
+    requests: int
+    unmatched: int
 
 
 class WriterRow(_Base, frozen=True):
@@ -166,6 +190,8 @@ Row: TypeAlias = (
     | OperatorRow
     | LinkRow
     | EdgeRow
+    | CreditRow
+    | ShadowRow
     | WriterRow
     | EventRow
     | GapRow

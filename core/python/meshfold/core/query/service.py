@@ -6,13 +6,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from meshfold._native import wall_ns
+from meshfold.core.address import Address
 from meshfold.core.errors import MeshfoldError, QueueFull, WiringError
 from meshfold.core.event import Event, event_document
 from meshfold.core.query import answers
 from meshfold.core.query import commands as ask
 from meshfold.core.query import rows as say
 from meshfold.core.registry import Action
-from meshfold.core.route import Route, route
+from meshfold.core.route import Route
 from meshfold.core.schema import Schema
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ __all__ = ("QueryService", "query_routes")
 
 #: Watches one service keeps open; further ones are refused.
 WATCHES_MAX: Final = 64
-#: Requests that wait while the service answers; further ones are counted as lost on its edge.
-REQUESTS_MAX: Final = 1024
 REQUESTS: Final[Schema[ask.Request]] = Schema.json(ask.Request, name="query-request")
 ANSWERS: Final[Schema[say.Answer]] = Schema.json(say.Answer, name="query-answer")
 
@@ -35,11 +35,11 @@ def query_routes(owner: str) -> tuple[Route[ask.Request], Route[say.Answer]]:
 
     :raises WiringError: if `owner` is no token
     """
-    plane = {"plane": "query", "layer": "internal"}
-    return (
-        route(owner, "query", "service", schema=REQUESTS, variant="query_request", **plane),
-        route(owner, "query", "service", schema=ANSWERS, variant="query_response", **plane),
+    request = Address.of(owner, "query", "service", plane="query", layer="internal", variant="query_request")
+    response = Address.of(
+        owner, "query", "service", plane="query", layer="internal", variant="query_response"
     )
+    return Route(request, REQUESTS), Route(response, ANSWERS)
 
 
 @dataclass
@@ -68,14 +68,15 @@ class QueryService:
         request = event.value
         late = self._now() > event.time + request.deadline_ms * 1_000_000
         if late:
-            self._answer(event, say.Answer(error="core.would_block", message="the deadline had passed"))
+            message = f"the request waited longer than its deadline of {request.deadline_ms} ms"
+            self._answer(event, say.Answer(error="core.would_block", message=message))
         elif isinstance(request.command, ask.Watch):
             self._watch(event, request, request.command)
         else:
             self._answer(event, answers.answer(self._graph, self._sight, request))
 
     def _now(self) -> int:
-        return self._graph.wall_ns()
+        return wall_ns(self._graph)
 
     def _answer(self, request: Event[ask.Request], answer: say.Answer) -> None:
         correlation = request.correlation or request.id

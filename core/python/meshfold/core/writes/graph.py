@@ -93,6 +93,10 @@ class Writes(Elements):
             shadow.set_effective(effective, parents=[] if request is None else [request])
         return shadow.state()
 
+    def shadows(self) -> list[Shadow[Any, Any]]:
+        """The installed write bindings, in the order they were made."""
+        return [shadow for shadow in self._writes().values() if shadow.open]
+
     def _shadow(self, binding: WriteBinding[I, O]) -> Shadow[I, O]:
         shadow = self._writes().get(binding.request)
         if shadow is None:

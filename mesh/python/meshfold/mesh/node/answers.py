@@ -1,4 +1,5 @@
-"""The commands every node answers: status, catalog, flow, latest, why, trace, vitals, refusals, explain.
+"""The commands every node answers: status, catalog, flow, latest, why, trace, vitals, refusals, explain;
+and those of the graph (`plane.py`).
 
 Each answer is filtered to what the asker may read (S32): a node shows a stranger nothing.
 """
@@ -12,6 +13,7 @@ from meshfold.core import Address, Route, event_document
 from meshfold.core.errors import GrantDenied, MeshfoldError, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.node.brief import brief_event
+from meshfold.mesh.node.plane import answer_graph_queries
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.node.vitals import vitals
 from meshfold.mesh.node.why import WHY_DEPTH_MAX, WhyWalk
@@ -40,6 +42,7 @@ class Answers:
             "explain",
         ):
             session.responder.answers(command, getattr(self, command))
+        answer_graph_queries(session)
         session.responder.answers("granted", session.on_granted)
         session.responder.answers("shredded", session.on_shredded)
 
