@@ -12,17 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from select import select
 from typing import Any
 
 import pytest
+from machines import RUN_S, Machine, wait_for
 from meshfold.mesh.broker import find_server
 from meshfold.mesh.up.sampler import routes_of
 
-RUN_S = 100.0
 BROKER, HUB, EDGE = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 
 #: Listens on every packet of the namespace it runs in, until SIGTERM; prints the bytes it saw and how often each text was in them.
@@ -55,74 +53,6 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
-class Machine:
-    """A network namespace with files of its own."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
-        self.folder = folder
-        folder.mkdir()
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def _command(self, *command: str) -> list[str]:
-        return ["ip", "netns", "exec", self.name, *command]
-
-    def _environment(self) -> dict[str, str]:
-        mine = {"MESHFOLD_CONTEXTS": str(self.folder / "contexts"), "HOME": str(self.folder)}
-        return {**os.environ, **mine}
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a program; it is ended with the test."""
-        with (self.folder / f"log-{len(self.processes)}").open("w") as log:
-            process = subprocess.Popen(
-                self._command(*command),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=self.folder,
-                env=self._environment(),
-            )
-        self.processes.append(process)
-        return process
-
-    def start_meshfold(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command that goes on."""
-        return self.start(sys.executable, "-m", "meshfold.mesh", *arguments)
-
-    def meshfold(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            self._command(sys.executable, "-m", "meshfold.mesh", *arguments),
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=self._environment(),
-            timeout=RUN_S,
-            check=False,
-        )
-
-    def ask(self, *arguments: str) -> Any:
-        """Run a command that has to hold; its JSON."""
-        answer = self.meshfold(*arguments, "--json")
-        assert answer.returncode == 0, f"{arguments}: {answer.stderr}{self.logs()}"
-        return json.loads(answer.stdout)
-
-    def logs(self) -> str:
-        """What its programs wrote to stderr."""
-        return "".join(f"\n{path.name}: {path.read_text()}" for path in sorted(self.folder.glob("log-*")))
-
-    def stop(self) -> None:
-        """End what runs in it."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
-            try:
-                process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-
-
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine, Machine]]:
     """Broker, hub and edge: the nodes reach the broker and not each other."""
@@ -130,7 +60,7 @@ def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine, Machine]]:
     if shutil.which("ip") is None or os.geteuid() != 0:
         missing("network namespaces need root and iproute2")
     names = [f"mf{os.getpid()}{part}" for part in ("b", "h", "e")]
-    made = [Machine(name, tmp_path / name[-1]) for name in names]
+    made = [Machine(tmp_path / name[-1], "ip", "netns", "exec", name) for name in names]
     try:
         try:
             for name in names:
@@ -162,17 +92,6 @@ def wire(names: list[str]) -> None:
         ip("-n", name, "link", "set", "wire", "up")
 
 
-def wait_for(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
-    """Poll until the condition gives something true."""
-    deadline = time.monotonic() + RUN_S
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        select([], [], [], 0.1)
-    raise AssertionError(f"not within {RUN_S:.0f} s: {what()}")
-
-
 def found_mesh(broker: Machine, hub: Machine) -> None:
     """`init` on the hub's machine, the server on the broker's, the voter on the hub's."""
     made = hub.ask(
@@ -196,12 +115,7 @@ def found_mesh(broker: Machine, hub: Machine) -> None:
 def reachable(machine: Machine) -> bool:
     """Whether the broker takes connections from there."""
     probe = f"import socket; socket.create_connection(({BROKER!r}, 4222), 2).close()"
-    return (
-        subprocess.run(
-            machine._command(sys.executable, "-c", probe), capture_output=True, check=False
-        ).returncode
-        == 0
-    )
+    return machine.run(sys.executable, "-c", probe).returncode == 0
 
 
 def let_in(hub: Machine, other: Machine, name: str, *how: str) -> None:
@@ -210,13 +124,6 @@ def let_in(hub: Machine, other: Machine, name: str, *how: str) -> None:
     hub.ask("invite", name, "--for", "1h", "--out", str(other.folder / f"{name}.token"), *how)
     joined = other.ask("join", "--dir", name, "--token-file", f"{name}.token")
     assert (joined["mesh"], joined["node"]) == ("plant", name)
-
-
-def delivered(hub: Machine) -> list[dict[str, Any]]:
-    """Rows of the hub that brought something."""
-    answer = hub.meshfold("audit", "flow", "--json")
-    rows = json.loads(answer.stdout)["routes"] if answer.returncode == 0 else []
-    return [row for row in rows if row["reader"] == "hub" and row["delivered"] > 0]
 
 
 def test_two_machines_and_a_broker_give_the_sealed_routes_of_up(
@@ -230,14 +137,14 @@ def test_two_machines_and_a_broker_give_the_sealed_routes_of_up(
     let_in(hub, edge, "edge-1")
     edge_run = edge.start_meshfold("node", "run", "--dir", "edge-1", "--app", "sampler")
     rows = wait_for(
-        lambda: rows if len(rows := delivered(hub)) == len(routes_of()) else None,
+        lambda: rows if len(rows := hub.delivered("hub")) == len(routes_of()) else None,
         lambda: hub.logs() + edge.logs(),
     )
     assert len(rows) >= 12
-    assert all(row["unexplained"] == 0 for row in rows)
+    assert all(row["unexplained"] == 0 for row in rows.values())
     # Each machine has its commands: the hub's as operator, the edge's as the node that joined there.
     assert {node["name"] for node in hub.ask("status")["nodes"]} == {"hub", "edge-1"}
-    assert "hub" in {node["name"] for node in edge.ask("status")["nodes"]}
+    assert {node["name"] for node in edge.ask("status")["nodes"]} == {"hub", "edge-1"}
     event = hub.ask("route", "latest", "edge-1/host/memory")
     assert event["value"]["values"]["percent"] > 0
     assert edge.ask("why", event["id"])["node"] == "edge-1"

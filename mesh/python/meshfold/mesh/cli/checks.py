@@ -6,12 +6,23 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from meshfold.core.errors import MeshfoldError
 from meshfold.mesh.broker import find_server, server_version
+from meshfold.mesh.cli.mesh_checks import (
+    check,
+    clock_check,
+    fence_check,
+    issuer_check,
+    look,
+    member_checks,
+    plaintext_check,
+    server_check,
+)
 from meshfold.mesh.cli.options import Call
 from meshfold.mesh.telemetry import TelemetrySettings, require_exporter
 
@@ -22,48 +33,46 @@ EXPORTER_S = 2.0
 DISK_BYTES_MIN = 256 * 1024 * 1024
 
 
-def _check(name: str, ok: bool, detail: str, fix: str = "") -> dict[str, Any]:
-    return {"name": name, "ok": ok, "detail": detail, "fix": "" if ok else fix}
-
-
 def run_checks(call: Call) -> list[dict[str, Any]]:
     """Every check with name, ok, detail and, where it fails, what to do."""
     checks: list[dict[str, Any]] = []
     try:
-        checks.append(_check("server", True, f"nats-server {server_version()} at {find_server()}"))
+        checks.append(check("server", True, f"nats-server {server_version()} at {find_server()}"))
     except MeshfoldError as error:
-        checks.append(_check("server", False, error.what, error.fix))
+        checks.append(check("server", False, error.what, error.fix))
     free = shutil.disk_usage(tempfile.gettempdir()).free
     checks.append(
-        _check(
+        check(
             "disk", free >= DISK_BYTES_MIN, f"{free // 2**20} MiB free for temporary state", "free some space"
         )
     )
 
     checks.append(exporter_check(os.environ))
 
-    async def work(node: Any) -> dict[str, Any]:
-        return dict(await node.query("status"))
-
+    checks.append(_port_check())
     try:
-        answers = call.run(work)
+        found = call.run(look)
     except MeshfoldError as error:
-        checks.append(_check("mesh", False, error.what, error.fix))
+        checks.append(check("mesh", False, error.what, error.fix))
         return checks
-    checks.append(
-        _check(
-            "mesh",
-            not answers["silent"],
-            f"{len(answers['answers'])} nodes answer",
-            "; ".join(answers["silent"]),
-        )
-    )
-    problems = [problem for doc in answers["answers"].values() for problem in doc["problems"]]
-    checks.append(
-        _check("members", not problems, "; ".join(problems) or "all alive", "restart what is silent")
-    )
+    checks += member_checks(found)
+    checks += [server_check(found), fence_check(found), clock_check(found), plaintext_check(found)]
+    issuer = issuer_check(found.authority_dir, time.time_ns() // 1_000_000)
+    if issuer is not None:
+        checks.append(issuer)
+    answers = found.answers
     checks.append(spans_check({doc["name"]: doc["spans"] for doc in answers["answers"].values()}))
     return checks
+
+
+def _port_check() -> dict[str, Any]:
+    """Whether this machine gives out ports on loopback, as the server of `up` and health pages need."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+    except OSError as error:
+        return check("ports", False, f"no port on 127.0.0.1: {error}", "bring the loopback interface up")
+    return check("ports", True, "127.0.0.1 gives out ports")
 
 
 def exporter_check(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -72,17 +81,17 @@ def exporter_check(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         endpoint = TelemetrySettings.from_environ(environ).endpoint
         if endpoint is None:
-            return _check(name, True, "off: OTEL_EXPORTER_OTLP_ENDPOINT names no receiver of traces")
+            return check(name, True, "off: OTEL_EXPORTER_OTLP_ENDPOINT names no receiver of traces")
         require_exporter()
     except MeshfoldError as error:
-        return _check(name, False, error.what, error.fix)
+        return check(name, False, error.what, error.fix)
     parts = urlsplit(endpoint)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), EXPORTER_S).close()
     except OSError as error:
-        return _check(name, False, f"nobody answers at {endpoint}: {error}", "start the receiver of traces")
-    return _check(name, True, f"OTLP to {endpoint}")
+        return check(name, False, f"nobody answers at {endpoint}: {error}", "start the receiver of traces")
+    return check(name, True, f"OTLP to {endpoint}")
 
 
 def spans_check(counters: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
@@ -94,4 +103,4 @@ def spans_check(counters: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     ]
     exported = sum(count["exported"] for count in counters.values())
     fix = "check the receiver of traces, or sample less with OTEL_TRACES_SAMPLER"
-    return _check("spans", not lost, "; ".join(lost) or f"{exported} exported, none lost", fix)
+    return check("spans", not lost, "; ".join(lost) or f"{exported} exported, none lost", fix)

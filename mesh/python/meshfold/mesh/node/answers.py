@@ -74,6 +74,7 @@ class Answers:
             "id": session.identity.tag.hex(),
             "incarnation": session.graph.incarnation.hex(),
             "pid": os.getpid(),
+            "now_ms": session.hlc.clock.now()[0] // 1_000_000,
             "members": members,
             "groups": [session.control.status(), *await session.control.desk.groups()]
             if session.control

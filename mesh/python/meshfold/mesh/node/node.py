@@ -243,7 +243,7 @@ class Node:
         self, command: str, node: str | None, timeout_s: float, args: dict[str, Any]
     ) -> dict[str, Any]:
         session = self._running()
-        if node == self._name:
+        if node == self._name and not self._quiet:
             return await session.responder.answer_self(command, args)
         await self._meet(session, node)
         if node is not None:
@@ -255,7 +255,7 @@ class Node:
         tags = [
             tag
             for tag in session.directory.tags()
-            if session.directory.alive(tag) and tag != session.identity.tag
+            if session.directory.alive(tag) and (self._quiet or tag != session.identity.tag)
         ]
         answers: dict[str, Any] = {}
         silent: list[str] = []

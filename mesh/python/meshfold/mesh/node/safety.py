@@ -214,7 +214,7 @@ class Safety:
         :raises FrameRejected: if a record in it does not hold
         """
         assert self.opener is not None
-        if sender.tag == self._identity.tag and heartbeat.start:
+        if sender.tag == self._identity.tag and heartbeat.start and self._kept:
             self._problem(f"ALARM: another process is this node, in its life {incarnation.hex()}")
         if heartbeat.start:
             self._note_start(sender, incarnation, heartbeat.start)

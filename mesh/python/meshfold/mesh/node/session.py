@@ -218,9 +218,11 @@ class Session:
         self.safety.begin(self.opener, self.graph.incarnation, keep=self._keeps_memory())
         self.recorder.start()
         await self.transport.connect()
-        if self.is_voter:
+        if self.is_voter and not self.quiet:
             await self._open_control()
-        await self.responder.start()
+        if not self.quiet:
+            # A node of the same name may run elsewhere: what is asked of it is not ours to answer.
+            await self.responder.start()
         if self.grants:
             await self._fetch_keys()
             await self._appear()
@@ -601,7 +603,7 @@ class Session:
         except FrameRejected as error:
             self.reject(error.reason, f"heartbeat of {sender.name}")
             return
-        if sender.tag == self.identity.tag:
+        if sender.tag == self.identity.tag and not self.quiet:
             return
         self._shown(sender, heartbeat.grants)
         before, last = self.directory.incarnation(sender.tag), self.directory.last(sender.tag)
