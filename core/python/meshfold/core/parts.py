@@ -81,6 +81,11 @@ class Part:
             made |= part._flow()[1]
         return read, made
 
+    def take(self, graph: Graph, edge: Edge) -> None:
+        """Note an edge that was installed in the block; one of another graph is none of this part's."""
+        if graph is self._graph:
+            self._edges.append(edge)
+
     def close(self) -> None:
         """Detach everything that was installed in it, inner parts included. Idempotent."""
         for part in reversed(self.parts):
@@ -95,5 +100,5 @@ class Part:
 def own(graph: Graph, edge: Edge) -> None:
     """Note that an edge was installed: it belongs to the part that is being built, if one is."""
     part = _building.get()
-    if part is not None and part._graph is graph:
-        part._edges.append(edge)
+    if part is not None:
+        part.take(graph, edge)
