@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +47,7 @@ WELL: dict[str, Any] = {
     "started_ms": 1000,
     "connected": True,
     "grants": 2,
+    "grants_expire_ms": 5000,
     "echo_age_s": 0.4,
     "members": [{"name": "edge", "alive": True, "age_s": 0.2}],
     "bridges": [BRIDGE],
@@ -137,6 +140,13 @@ def test_metrics_have_every_figure_under_its_labels() -> None:
     assert found["meshfold_bridge_latency_seconds_sum", frozenset({"hub", "edge/thermal/raw"})] == 2.5
     assert found["meshfold_consensus_is_leader", frozenset({"hub", "control"})] == 1
     assert found["meshfold_grant_denials_total", frozenset({"hub"})] == 1
+
+
+def test_the_guide_names_every_metric_and_no_other() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide/telemetry.md").read_text()
+    families = text_string_to_metric_families(render([WELL]).decode())
+    shown = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    assert set(re.findall(r"meshfold_\w+", guide)) == shown
 
 
 def test_routes_beyond_the_bound_stand_together() -> None:

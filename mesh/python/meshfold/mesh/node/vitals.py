@@ -25,6 +25,9 @@ def vitals(session: Session, may_read: Callable[[str], bool] = lambda route: Tru
         "started_ms": session.started_ms,
         "connected": session.transport.connected,
         "grants": len(session.grants),
+        "grants_expire_ms": min(
+            (link.not_after_ms for grant in session.grants.values() for link in grant.links), default=None
+        ),
         "echo_age_s": None if echo_s is None else round(echo_s, 3),
         "members": [
             {"name": one.name, "alive": one.alive, "age_s": one.age_ms / 1000}

@@ -194,6 +194,12 @@ def _refusal_metrics(nodes: list[dict[str, Any]]) -> Iterator[Metric]:
         ("node", "reason"),
         (((n["node"], reason), count) for n in nodes for reason, count in n["rejected"].items()),
     )
+    yield _gauge(
+        "meshfold_grant_expiry_timestamp_seconds",
+        "When the first of the node's grants expires, Unix time.",
+        ("node",),
+        (((n["node"],), n["grants_expire_ms"] / 1000) for n in nodes if n["grants_expire_ms"] is not None),
+    )
     yield _counter(
         "meshfold_grant_denials",
         "Actions refused for lack of a grant, here or to others.",
