@@ -20,7 +20,7 @@ use crate::operator::{Item, Out};
 use crate::payload::Payload;
 use crate::ring::{Overflow, Ring};
 use crate::taint;
-use crate::trace::Tracer;
+use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
 use turn::{Arrival, Work};
 
@@ -70,6 +70,8 @@ pub struct Input {
     pub labels: Vec<Arc<str>>,
     /// It comes from what owns the route.
     pub owner: bool,
+    /// The span outside this mesh that caused it; for an event without causes of its own.
+    pub outside: Option<Outside>,
 }
 
 /// What hangs on a route.

@@ -8,7 +8,7 @@
 //!   links only. A span never links its own parent (S30).
 //! - Records wait in a bounded ring; the oldest go first, counted.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::event::{Event, EventId, ParentRange, Tag, mix, root_trace};
@@ -149,6 +149,59 @@ impl SpanRecord {
     }
 }
 
+/// A span of somebody else's that caused an event here: a W3C trace context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Its trace, which goes on here.
+    pub trace: [u8; 16],
+    /// The span.
+    pub span: SpanId,
+    /// Whether its trace is recorded.
+    pub sampled: bool,
+}
+
+impl Outside {
+    /// Read a `traceparent` header (W3C Trace Context, version 00 and what later ones have in common with it).
+    pub fn parse(header: &str) -> Option<Self> {
+        let bytes = header.as_bytes();
+        let version = hex::<1>(bytes.get(..2)?)?[0];
+        let whole =
+            bytes.len() == HEADER_BYTES || (version > 0 && bytes.get(HEADER_BYTES) == Some(&b'-'));
+        let dashes = [2, 35, 52]
+            .iter()
+            .all(|place| bytes.get(*place) == Some(&b'-'));
+        if version == 0xff || !whole || !dashes {
+            return None;
+        }
+        let (trace, span) = (hex(bytes.get(3..35)?)?, hex(bytes.get(36..52)?)?);
+        let flags = hex::<1>(bytes.get(53..55)?)?[0];
+        (trace != [0; 16] && span != [0; 8]).then_some(Self {
+            trace,
+            span,
+            sampled: flags & 1 == 1,
+        })
+    }
+}
+
+const HEADER_BYTES: usize = 55;
+
+/// Lower-case hex of `N` bytes; the header knows no other case.
+fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut out = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(out)
+}
+
 /// Decides at roots, and keeps the records of one graph.
 #[derive(Debug, Default)]
 pub struct Tracer {
@@ -159,6 +212,8 @@ pub struct Tracer {
     roots: u32,
     now: i64,
     open: Vec<SpanRecord>,
+    /// Spans outside that caused events which wait for their turn.
+    outside: HashMap<EventId, SpanId>,
     ring: VecDeque<SpanRecord>,
     recorded: u64,
     dropped: u64,
@@ -175,6 +230,7 @@ impl Tracer {
     pub fn stop(&mut self) {
         self.on = false;
         self.open.clear();
+        self.outside.clear();
     }
 
     /// Whether sampled events leave records.
@@ -189,12 +245,30 @@ impl Tracer {
         }
         let mut low = [0; 8];
         low.copy_from_slice(&trace[8..]);
+        u64::from_be_bytes(low) <= self.bound && self.room(now)
+    }
+
+    /// Whether one more trace may begin in this second.
+    fn room(&mut self, now: i64) -> bool {
         let second = now.div_euclid(1_000_000_000);
         if second != self.second {
             (self.second, self.roots) = (second, 0);
         }
-        let sampled = u64::from_be_bytes(low) <= self.bound && self.roots < self.roots_max;
-        self.roots += u32::from(sampled);
+        let room = self.roots < self.roots_max;
+        self.roots += u32::from(room);
+        room
+    }
+
+    /// Whether to sample an event that somebody outside caused: as its trace is, but no more in a second than begin
+    /// here, for whoever asks from outside may ask for everything.
+    pub fn enter(&mut self, id: EventId, outside: &Outside, now: i64) -> bool {
+        if !self.on {
+            return outside.sampled;
+        }
+        let sampled = outside.sampled && self.room(now);
+        if sampled {
+            self.outside.insert(id, outside.span);
+        }
         sampled
     }
 
@@ -231,6 +305,7 @@ impl Tracer {
         };
         self.tick(event.ingest);
         let mut record = SpanRecord::of(kind, event, node);
+        record.parent = record.parent.or_else(|| self.outside.remove(&event.id()));
         if kind != SpanKind::Process {
             let (inputs, count) = inputs_of(&event.parents);
             // Inputs of one trace: those that are forgotten by now were of it, too (S30).

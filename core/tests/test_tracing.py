@@ -116,6 +116,35 @@ def test_traceparent_is_a_w3c_header() -> None:
     assert event.traceparent == f"00-{event.trace.hex()}-{event_span(event.id).hex()}-01"
 
 
+def test_a_trace_from_outside_goes_on_in_the_graph() -> None:
+    graph, tracing = traced()
+    header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    event = graph.publish(SOURCE, 1.0, traceparent=header)
+    (record,) = tracing.take()
+    assert event.traceparent == f"00-0af7651916cd43dd8448eb211c80319c-{event_span(event.id).hex()}-01"
+    assert record.parent is not None
+    assert record.parent.hex() == "b7ad6b7169203331"
+    unsampled = graph.try_publish(SOURCE, 1.0, traceparent=header[:-1] + "0")
+    assert not unsampled.sampled
+    assert unsampled.trace == event.trace
+
+
+@pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-01"])
+def test_a_header_that_is_no_trace_context_is_refused_and_nothing_is_published(header: str) -> None:
+    graph, _ = traced()
+    with pytest.raises(WiringError, match="traceparent"):
+        graph.publish(SOURCE, 1.0, traceparent=header)
+    assert graph.published(SOURCE) == 0
+
+
+def test_an_event_with_causes_comes_from_nowhere_else() -> None:
+    graph, _ = traced()
+    cause = graph.publish(SOURCE, 1.0)
+    with pytest.raises(WiringError, match="causes"):
+        graph.publish(SINK, 1.0, parents=(cause,), traceparent=cause.traceparent)
+    assert graph.published(SINK) == 0
+
+
 def test_nothing_is_sampled_after_the_stop() -> None:
     graph, tracing = traced()
     tracing.stop()

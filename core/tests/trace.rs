@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meshfold_core::engine::{Engine, Input, Outcome, Step};
 use meshfold_core::event::Event;
 use meshfold_core::trace::{
-    LINKS_MAX, Link, RECORDS_MAX, SpanKind, SpanRecord, event_span, local_span,
+    LINKS_MAX, Link, Outside, RECORDS_MAX, SpanKind, SpanRecord, event_span, local_span,
 };
 
 use meshfold_core::value::{Codec, Value};
@@ -159,6 +159,81 @@ fn an_operator_step_is_timed_by_the_ticks_of_the_host() {
     assert_eq!(step.parent, Some(event_span(&root.id())));
     assert_eq!((step.start, step.end), (140, 160));
     assert_eq!(span_of(&records, &root).end, 160);
+}
+
+#[test]
+fn a_trace_from_outside_goes_on_under_its_span() {
+    let mut engine = engine();
+    let index = engine.route(*b"route001", Codec::Float);
+    let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let outside = Outside::parse(header).expect("a header");
+    let input = Input {
+        outside: Some(outside),
+        ..Input::default()
+    };
+    let event = engine.publish(index, input).expect("room");
+    run(&mut engine);
+    assert!(event.sampled);
+    assert_eq!(event.trace, outside.trace);
+    let record = span_of(&engine.tracer.take(10), &event);
+    assert_eq!(record.parent, Some(outside.span));
+    let derived = publish(&mut engine, *b"route002", &[&event], 6);
+    assert_eq!(derived.trace, outside.trace);
+}
+
+#[test]
+fn whoever_asks_from_outside_gets_no_more_traces_than_begin_here() {
+    let mut engine = Engine::new(HERE, LIFE);
+    engine.tracer.start(u64::MAX, 1);
+    let index = engine.route(*b"route001", Codec::Float);
+    let outside = |sampled| {
+        Some(Outside {
+            trace: [7; 16],
+            span: [7; 8],
+            sampled,
+        })
+    };
+    let sampled: Vec<bool> = [false, true, true]
+        .into_iter()
+        .map(|sampled| {
+            let outside = outside(sampled);
+            let input = Input {
+                outside,
+                ..Input::default()
+            };
+            engine.publish(index, input).expect("room").sampled
+        })
+        .collect();
+    assert_eq!(sampled, [false, true, false]);
+}
+
+#[test]
+fn headers_that_are_no_trace_context_are_refused() {
+    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert!(Outside::parse(good).is_some());
+    assert!(
+        !Outside::parse(&good.replace("-01", "-00"))
+            .expect("one")
+            .sampled
+    );
+    assert!(Outside::parse(&format!("cc{}-what-comes-later", &good[2..])).is_some());
+    for bad in [
+        "",
+        "00",
+        &good[..54],
+        &format!("{good}-more"),
+        &format!("{good}x"),
+        &format!("cc{}x", &good[2..]),
+        &format!("ff{}", &good[2..]),
+        &good.to_uppercase(),
+        &good.replace('-', "_"),
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0g",
+        "00-0af7651916cd43dd8448eb211c80319é-b7ad6b716920333-01",
+    ] {
+        assert_eq!(Outside::parse(bad), None, "{bad}");
+    }
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub(crate) struct GraphBase {
     /// Called once, when the first operator waits for time.
     starter: Mutex<Option<Py<PyAny>>>,
     clock: Option<Py<PyAny>>,
-    producer: Tag,
+    pub(crate) producer: Tag,
     incarnation: Tag,
 }
 
@@ -130,10 +130,6 @@ impl GraphBase {
         let route = self.state().route_of(py, &inner);
         let route = route.ok_or_else(|| PyValueError::new_err("event of an unknown route"))?;
         Ok(Event::new(inner, route))
-    }
-
-    pub(crate) fn tag(&self) -> Tag {
-        self.producer
     }
 
     pub(crate) fn route_text(&self, tag: Tag) -> String {
@@ -229,7 +225,7 @@ impl GraphBase {
     }
 
     #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None,
-        guards=None, qos=0, epoch=0, clock=None, logical_time=0))]
+        guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None))]
     #[allow(clippy::too_many_arguments, reason = "the public signature of publish")]
     fn publish(
         &self,
@@ -246,6 +242,7 @@ impl GraphBase {
         epoch: u64,
         clock: Option<&str>,
         logical_time: u64,
+        traceparent: Option<&str>,
     ) -> PyResult<Py<Event>> {
         let envelope = Envelope {
             time,
@@ -259,6 +256,7 @@ impl GraphBase {
             epoch,
             clock,
             logical_time,
+            traceparent,
             owner: false,
         };
         self.publish_one(r, value, Full::Wait, &envelope)
@@ -266,7 +264,7 @@ impl GraphBase {
 
     /// As `publish`; raises `WouldBlock` instead of waiting for room.
     #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None,
-        guards=None, qos=0, epoch=0, clock=None, logical_time=0))]
+        guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None))]
     #[allow(clippy::too_many_arguments, reason = "the public signature of publish")]
     fn try_publish(
         &self,
@@ -283,6 +281,7 @@ impl GraphBase {
         epoch: u64,
         clock: Option<&str>,
         logical_time: u64,
+        traceparent: Option<&str>,
     ) -> PyResult<Py<Event>> {
         let envelope = Envelope {
             time,
@@ -296,6 +295,7 @@ impl GraphBase {
             epoch,
             clock,
             logical_time,
+            traceparent,
             owner: false,
         };
         self.publish_one(r, value, Full::Raise, &envelope)

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use meshfold_core::engine::{Input, Refused};
 use meshfold_core::event::Event as Inner;
+use meshfold_core::trace::Outside;
 use meshfold_core::value::Codec;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 
 use crate::codec::encode;
 use crate::convert::{ids, taint_bits, texts};
+use crate::errors::error;
 use crate::event::Event;
 use crate::graph::{GraphBase, Readers};
 use crate::hosts::Host;
@@ -32,11 +34,23 @@ pub(crate) struct Envelope<'a, 'py> {
     pub(crate) epoch: u64,
     pub(crate) clock: Option<&'a str>,
     pub(crate) logical_time: u64,
+    /// A W3C trace context from outside.
+    pub(crate) traceparent: Option<&'a str>,
     /// It comes from what owns the route.
     pub(crate) owner: bool,
 }
 
 impl Envelope<'_, '_> {
+    fn outside(&self, py: Python<'_>, header: &str) -> PyResult<Outside> {
+        let refused = |what: &str, fix: &str| error(py, "WiringError", what, fix, ("item", header));
+        if self.parents.is_some() {
+            let fix = "give parents or traceparent, and not both";
+            return Err(refused("an event has causes or comes from outside", fix));
+        }
+        let fix = "write 00-TRACE-SPAN-FLAGS in lower-case hex, as `event.traceparent` does";
+        Outside::parse(header).ok_or_else(|| refused("this is no W3C traceparent", fix))
+    }
+
     fn input(&self, py: Python<'_>, ingest: i64) -> PyResult<Input> {
         let text = |text: Option<&str>| text.map(Arc::<str>::from);
         Ok(Input {
@@ -61,6 +75,10 @@ impl Envelope<'_, '_> {
                 .labels
                 .map_or_else(|| Ok(Vec::new()), |labels| texts(py, labels, "labels"))?,
             owner: self.owner,
+            outside: self
+                .traceparent
+                .map(|header| self.outside(py, header))
+                .transpose()?,
         })
     }
 }

@@ -124,7 +124,7 @@ impl GraphBase {
         let mut records: Vec<_> = events
             .iter()
             .filter(|event| event.sampled)
-            .map(|event| SpanRecord::of(SpanKind::Bridge, event, self.tag()))
+            .map(|event| SpanRecord::of(SpanKind::Bridge, event, self.producer))
             .collect();
         if !records.is_empty() {
             // A clock that fails costs a duration, no event.

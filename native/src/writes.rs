@@ -75,6 +75,7 @@ pub(crate) fn publish_owned(
         epoch,
         clock: None,
         logical_time: 0,
+        traceparent: None,
         owner: true,
     };
     graph.publish_one(r, value, Full::Wait, &envelope)

@@ -124,6 +124,12 @@ impl Engine {
     /// Trace, causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs of several begin a
     /// new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
     fn chain(&mut self, own: EventId, input: &Input) -> ([u8; 16], Option<EventId>, bool) {
+        if let Some(outside) = &input.outside
+            && input.parents.is_empty()
+        {
+            let sampled = self.tracer.enter(own, outside, input.ingest);
+            return (outside.trace, None, sampled);
+        }
         let (mut found, mut mixed, mut sampled) = (None, false, false);
         for id in &input.parents {
             if let Some(event) = self.known(*id) {

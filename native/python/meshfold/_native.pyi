@@ -156,6 +156,7 @@ class GraphBase:
         epoch: int = 0,
         clock: str | None = None,
         logical_time: int = 0,
+        traceparent: str | None = None,
     ) -> Event[_T]: ...
     def try_publish(
         self,
@@ -173,6 +174,7 @@ class GraphBase:
         epoch: int = 0,
         clock: str | None = None,
         logical_time: int = 0,
+        traceparent: str | None = None,
     ) -> Event[_T]: ...
     def publish_all(
         self, r: Route[Any], values: Any, times: list[int] | None, keys: list[str] | None
