@@ -24,6 +24,7 @@ from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
+from meshfold.core.manifest.graph import Declared
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline
@@ -32,7 +33,6 @@ from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
 from meshfold.core.stream import Edge, Stream, Subscription, Wake
 from meshfold.core.tap import Tap
-from meshfold.core.writes.graph import Writes
 
 if TYPE_CHECKING:
     from meshfold.core.query import Answer, Command, QueryService
@@ -47,7 +47,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Writes):
+class Graph(Declared):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -83,6 +83,7 @@ class Graph(Writes):
         self._own_failures = []
         self._failure_count = 0
         self._scheduler, self._shadows, self._loops = None, {}, {}
+        self._installed, self._retention = {}, {}
         self._access = Access(partial(_wall, weakref.ref(self)))
         self.on_timed(partial(start_alarm, weakref.ref(self)))
         return self

@@ -1,0 +1,169 @@
+"""The part of `Graph` that remembers how it was wired, says so, and changes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from meshfold._native import connections
+from meshfold.core.errors import WiringError
+from meshfold.core.writes.graph import Writes
+
+if TYPE_CHECKING:
+    from meshfold.core.graph import Graph
+    from meshfold.core.manifest.document import Manifest, RetentionEntry
+    from meshfold.core.manifest.plan import Plan
+    from meshfold.core.manifest.written import Installed
+    from meshfold.core.query import Answer
+    from meshfold.core.route import Route
+
+__all__ = ("Declared",)
+
+
+class Declared(Writes):
+    """The part of `Graph` behind `manifest`, `plan`, `load` and diagrams."""
+
+    _installed: dict[int, Installed]
+    _retention: dict[str, RetentionEntry]
+
+    def install(
+        self,
+        spec: str,
+        routes: Sequence[Route[Any]],
+        functions: Sequence[list[tuple[str, Callable[..., Any]]]],
+        observer: Callable[[Any], Any] | None,
+    ) -> int:
+        """Install an operator from its description, and remember it for the manifest."""
+        from meshfold.core.manifest.written import Installed
+
+        number = super().install(spec, list(routes), list(functions), observer)
+        self._installed[number] = Installed(json.loads(spec), tuple(routes), list(functions), observer)
+        return number
+
+    def detach(self, edge: int) -> None:
+        """Take an edge or an operator off. Idempotent."""
+        super().detach(edge)
+        self._installed.pop(edge, None)
+
+    def retain(self, r: Route[Any], events: int, bytes: int | None, age: int | None) -> None:
+        """Set what a route keeps, and remember it for the manifest."""
+        from meshfold.core.manifest.document import RetentionEntry
+
+        super().retain(r, events, bytes, age)
+        self._retention[r.address] = RetentionEntry(events, bytes, age)
+
+    def retention_of(self, r: Route[Any]) -> RetentionEntry | None:
+        """What the route was told to keep; None: the default."""
+        return self._retention.get(r.address)
+
+    def set_retention(self, r: Route[Any], entry: RetentionEntry | None) -> None:
+        """Set what a route keeps from a manifest's entry; None: the default of 8 events."""
+        if entry is not None:
+            self.retain(r, entry.events, entry.bytes, entry.age)
+        elif self._retention.pop(r.address, None) is not None:
+            super().retain(r, 8, None, None)
+
+    def manifest(self) -> Manifest:
+        """The wiring as a typed document: routes, operators, connections, write bindings. Equal wiring gives equal bytes
+        of `manifest().encode()`, whatever the order it was made in.
+        """
+        from meshfold.core.manifest.written import write_manifest
+
+        return write_manifest(self._graph(), self._installed, self._retention)
+
+    def plan(
+        self,
+        manifest: Manifest | bytes | str | dict[str, Any],
+        *,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        prune: bool = False,
+    ) -> Plan:
+        """Compare the graph with a manifest: `print(plan)` says what would change, `plan.apply()` changes it.
+
+        :param functions: Python functions by the names that the manifest gives them
+        :param prune: also take off what the manifest does not have; routes stay, they may hold events
+        :raises WiringError: if the document is not a manifest, or needs a function that is not given; nothing changed
+        :raises SchemaMismatch: if a route is in the graph with another schema
+        """
+        from meshfold.core.manifest.document import read_manifest
+        from meshfold.core.manifest.plan import make_plan
+
+        return make_plan(self._graph(), read_manifest(manifest), functions or {}, prune)
+
+    @classmethod
+    def load(
+        cls,
+        manifest: Manifest | bytes | str | dict[str, Any],
+        *,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a graph from a manifest; `options` are those of `Graph`.
+
+        :raises WiringError: if the document is not a manifest, or cannot be wired
+        """
+        from meshfold.core.manifest.document import read_manifest
+
+        document = read_manifest(manifest)
+        graph = cls(**{"name": document.name, **options})
+        graph.plan(document, functions=functions).apply()
+        return graph
+
+    def take_off(self, entry: Any) -> Callable[[], object]:
+        """Take off what a manifest's entry describes; returns what puts it back.
+
+        :raises WiringError: if it is not there
+        """
+        from meshfold.core.manifest.document import BindingEntry, ConnectionEntry
+        from meshfold.core.manifest.written import operator_entry
+
+        graph = self._graph()
+        if isinstance(entry, ConnectionEntry):
+            return self._disconnect(entry.source, entry.sink)
+        if isinstance(entry, BindingEntry):
+            for shadow in graph.shadows():
+                if shadow.binding.request.address == entry.request:
+                    shadow.close()
+                    return lambda: graph.bind(shadow.binding)
+        for number, installed in self._installed.items():
+            if operator_entry(installed) == entry:
+                self.detach(number)
+                spec = json.dumps(installed.spec)
+                return lambda: self.install(spec, installed.routes, installed.functions, installed.observer)
+        raise WiringError("it is not in the graph", fix="plan again", item=str(entry)[:80])
+
+    def _disconnect(self, source: str, sink: str) -> Callable[[], object]:
+        graph = self._graph()
+        for number, _, label, r, _ in graph.edge_rows():
+            if label != "connect" or r is None or r.address != source:
+                continue
+            before = connections(graph)
+            graph.detach(number)
+            gone = [pair for pair in before if pair not in connections(graph)]
+            if any(to.address == sink for _, _, to in gone):
+                return lambda: graph.connect(gone[0][1], gone[0][2])
+            for _, from_, to in gone:
+                graph.connect(from_, to)
+        raise WiringError(f"no connection {source} -> {sink}", fix="plan again", item=source)
+
+    def topology(self, *, limit: int = 1000, after: str = "") -> Answer:
+        """Routes, operators and what connects them, as the query `topology` answers."""
+        return self._graph().query("topology", limit=limit, after=after)
+
+    def diagram(self, kind: Literal["mermaid", "svg"] = "mermaid") -> str:
+        """Draw the graph: Mermaid text, or an SVG document that loads nothing from elsewhere.
+
+        :raises WiringError: for another kind
+        """
+        from meshfold.core.manifest.diagram import draw
+
+        return draw(self._graph(), kind)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What notebooks show."""
+        mermaid = f"```mermaid\n{self.diagram()}```\n"
+        return {"image/svg+xml": self.diagram("svg"), "text/markdown": mermaid, "text/plain": repr(self)}
+
+    def _graph(self) -> Graph:
+        return cast("Graph", self)
