@@ -34,7 +34,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def signed(mesh: LocalMesh, name: str, pattern: str, action: Action = READING) -> Grant:
+def signed(mesh: LocalMesh, name: str, pattern: str, action: Action = READING, depth_left: int = 0) -> Grant:
     """A grant of the mesh's issuer for an hour."""
     assert mesh.context is not None and mesh.context.authority_dir is not None
     now_ms = time.time_ns() // 1_000_000
@@ -44,6 +44,7 @@ def signed(mesh: LocalMesh, name: str, pattern: str, action: Action = READING) -
         not_before_ms=now_ms,
         not_after_ms=now_ms + 3_600_000,
         policy_epoch=0,
+        depth_left=depth_left,
     )
 
 

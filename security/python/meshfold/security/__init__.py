@@ -9,6 +9,7 @@ from meshfold.core.errors import (
     KeyMissing,
     SecurityError,
 )
+from meshfold.security.audit import AuditChain, AuditReport, read_audit
 from meshfold.security.authority import Authority
 from meshfold.security.budget import Budgets
 from meshfold.security.capability import Capability, covers, matches
@@ -34,6 +35,8 @@ from meshfold.security.starts import StartBook, StartRecord
 from meshfold.security.wrap_record import WrapRecord
 
 __all__ = (
+    "AuditChain",
+    "AuditReport",
     "Authority",
     "Budgets",
     "Capability",
@@ -78,6 +81,7 @@ __all__ = (
     "covers",
     "matches",
     "prove_possession",
+    "read_audit",
     "seal_secret",
     "tag_of",
     "unseal_secret",

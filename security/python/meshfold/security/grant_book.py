@@ -31,6 +31,8 @@ REFUSED_MAX: Final = 4096
 #: Rules that no later moment mends; `time` may.
 _LASTING: Final = frozenset(("sig", "attenuation", "depth", "delegate", "cluster", "root", "key"))
 _NEVER_NS: Final = 2**63
+#: Told of each decision that was made anew, and of each denial: (principal, action, address, decision).
+Decided = Callable[[bytes, Action, Address, Decision], None]
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,13 @@ class GrantBook:
         *,
         clock: Clock,
         directory: Callable[[bytes], Identity | None] = lambda tag: None,
+        decided: Decided | None = None,
     ) -> None:
         self._cluster = cluster
         self._roots = roots
         self._clock = clock
         self._directory = directory
+        self._decided = decided
         self._grants: dict[bytes, dict[bytes, Grant]] = {}
         self._decisions: dict[tuple[bytes, int, str], tuple[Decision, int]] = {}
         self._refused: OrderedDict[bytes, tuple[bytes, FrameRejected]] = OrderedDict()
@@ -140,8 +144,12 @@ class GrantBook:
         key = principal, action._value_, address.text
         hit = self._decisions.get(key)
         if hit is not None and self._clock.now()[0] < hit[1]:
+            if self._decided is not None and not hit[0].allowed:
+                self._decided(principal, action, address, hit[0])
             return hit[0]
         found = self._decide(principal, action, address)
+        if self._decided is not None:
+            self._decided(principal, action, address, found[0])
         if len(self._decisions) >= DECISIONS_MAX:
             self._decisions.clear()
         self._decisions[key] = found

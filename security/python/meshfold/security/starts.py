@@ -116,7 +116,8 @@ class StartBook:
         if decided is not None:
             if incarnation != decided and not self._follows(tag, incarnation, decided):
                 raise FrameRejected("incarnation", "an operator decided for another life of the node")
-        elif tag in self._fenced:
+            return
+        if tag in self._fenced:
             raise FrameRejected("incarnation", f"a clone is about: {self._fenced[tag]}")
         lives = self._lives.get(tag)
         if not lives:

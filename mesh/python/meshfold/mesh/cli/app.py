@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, leader, members, routes, top
+from meshfold.mesh.cli import grants, keys, leader, members, routes, top
+from meshfold.mesh.cli.audit import log
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
 from meshfold.mesh.cli.support import configure_logs, emit, exit_code_of, parse_duration, say
 
@@ -26,9 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Sealed, granted, counted routes over NATS.",
 )
-audit = typer.Typer(no_args_is_help=True, help="Check the accounting.")
+audit = typer.Typer(no_args_is_help=True, help="Check the accounting, and who did what.")
+audit.command()(log)
 app.add_typer(routes.app, name="route")
 app.add_typer(grants.app, name="grant")
+app.add_typer(keys.app, name="key")
 app.add_typer(audit, name="audit")
 app.add_typer(members.app)
 app.add_typer(members.node_app, name="node")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from meshfold.core import Action, Address
@@ -10,7 +12,10 @@ from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.options import Call, on_mesh
 from meshfold.mesh.cli.support import parse_duration
 
-__all__ = ("app",)
+if TYPE_CHECKING:
+    from meshfold.security import Caveat
+
+__all__ = ("app", "voter_of")
 
 app = typer.Typer(no_args_is_help=True, help="Capability grants.")
 RouteText = Annotated[str, typer.Argument(help="owner/family/stream, or all six tokens")]
@@ -18,7 +23,11 @@ NodeName = Annotated[str, typer.Argument(help="name of a member")]
 Chosen_Actions = Annotated[list[str], typer.Option("--action", help="META_READ, PAYLOAD_OPEN, OWN, ...")]
 
 
-async def _voter(node: Any) -> str:
+async def voter_of(node: Any) -> str:
+    """Name of a voter that is here.
+
+    :raises ConfigError: if there is none
+    """
     answers = (await node.query("status"))["answers"]
     for name, document in answers.items():
         if document["groups"]:
@@ -35,7 +44,7 @@ def ls(call: Call) -> None:
     """
 
     async def work(node: Any) -> dict[str, Any]:
-        return dict(await node.query("grants", node=await _voter(node)))
+        return dict(await node.query("grants", node=await voter_of(node)))
 
     def lines(found: dict[str, Any]) -> list[str]:
         out = []
@@ -70,6 +79,16 @@ def issue(
     pattern: Annotated[str, typer.Argument(help="a route, or a prefix of its full address ending in >")],
     action: Chosen_Actions,
     for_: Annotated[str, typer.Option("--for", help="how long it holds")] = "1d",
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="begin a new key epoch first, so that it opens nothing of the past"),
+    ] = False,
+    delegate: Annotated[
+        int, typer.Option("--delegate", help="links its holder and those below may add", min=0, max=1)
+    ] = 0,
+    caveat: Annotated[
+        list[str] | None, typer.Option("--caveat", help="events/s=N, bytes/s=N, open-bytes=N, epochs=A..B")
+    ] = None,
 ) -> None:
     """Sign a grant and note it in the control log; its holder has it at once if it runs, else from its next start.
 
@@ -79,7 +98,8 @@ def issue(
     from meshfold.mesh.enrolment import AuthorityFolder, identity_of
     from meshfold.security import Capability
 
-    actions = _action(action)
+    actions = _action(action) | (Action.DELEGATE if delegate else Action(0))
+    caveats = parse_caveats(caveat or [])
     seconds = parse_duration(for_, "--for")
     text = pattern if pattern.endswith(">") else Address.parse(pattern).text
     chosen = Context.load(call.context)
@@ -91,18 +111,139 @@ def issue(
 
     async def work(node: Any) -> dict[str, Any]:
         now_ms = node.session.hlc.now_ms()
-        voter = await _voter(node)
+        voter = await voter_of(node)
         member = await node.query("member", node=voter, name=node_name)
         grant = issuer.issue_grant(
             bytes.fromhex(member["node_pub"]) or identity_of(chosen, node_name).node_pub,
-            (Capability(actions, text),),
+            (Capability(actions, text, caveats),),
             not_before_ms=now_ms,
             not_after_ms=now_ms + int(seconds * 1000),
             policy_epoch=node.session.policy_epoch,
+            depth_left=delegate,
         )
-        return dict(await node.query("grant_issue", node=voter, grant=grant.raw.hex()))
+        return dict(await node.query("grant_issue", node=voter, grant=grant.raw.hex(), fresh=fresh))
 
-    call.emit(call.run(work), lambda found: [f"grant {found['id']}"])
+    def lines(found: dict[str, Any]) -> list[str]:
+        return [
+            f"grant {found['id']}",
+            *(f"it opens {one['pattern']} {since(one['since_ms'])}" for one in found["opens"]),
+        ]
+
+    call.emit(call.run(work), lines)
+
+
+def since(at_ms: int) -> str:
+    """From when on a grant's keys open what was sealed."""
+    if not at_ms:
+        return "from the beginning: its keys were never rotated (--fresh rotates them first)"
+    return "as sealed since " + time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+
+
+def parse_caveats(texts: list[str]) -> tuple[Caveat, ...]:
+    """Caveats as `kind=number`, in their order.
+
+    :raises ConfigError: for an unknown kind, or what is no number
+    """
+    from meshfold.core.errors import FrameRejected
+    from meshfold.security import Caveat, CaveatKind
+    from meshfold.security.caveat import encode_caveats
+
+    kinds = {
+        "events/s": CaveatKind.EVENTS_PER_S,
+        "bytes/s": CaveatKind.BYTES_PER_S,
+        "epochs": CaveatKind.EPOCHS,
+        "open-bytes": CaveatKind.OPEN_BYTES,
+    }
+    found = []
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            kind = kinds[name]
+            values = tuple(int(one) for one in (value.split("..") if kind is CaveatKind.EPOCHS else [value]))
+            found.append(Caveat(kind, values))
+            encode_caveats((found[-1],))
+        except (KeyError, ValueError, FrameRejected):
+            raise ConfigError(
+                f"{text!r} is no caveat",
+                fix="events/s=N, bytes/s=N, open-bytes=N or epochs=A..B",
+                item="--caveat",
+            ) from None
+    ordered = tuple(sorted(found, key=lambda one: one.kind))
+    if len({one.kind for one in ordered}) != len(ordered):
+        raise ConfigError("a kind of caveat stands twice", item="--caveat")
+    return ordered
+
+
+@app.command()
+@on_mesh
+def attenuate(
+    call: Call,
+    grant_id: Annotated[str, typer.Argument(help="a grant that you hold, or the beginning of its id")],
+    public_key: Annotated[
+        str, typer.Argument(help="whom to pass it on to: node's public key in hex, see `status --json`")
+    ],
+    pattern: Annotated[str, typer.Argument(help="a route, or a prefix of its full address ending in >")],
+    action: Chosen_Actions,
+    for_: Annotated[str, typer.Option("--for", help="how long it holds, at most as long as yours")] = "1d",
+    caveat: Annotated[
+        list[str] | None, typer.Option("--caveat", help="events/s=N, bytes/s=N, open-bytes=N, epochs=A..B")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", help="folder of the node that holds it")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write the grant here; default: print it in hex")
+    ] = None,
+) -> None:
+    """Pass on less than a grant of this node allows, signed by its own key: no voter, issuer or network is asked.
+
+    Whoever receives it puts the file into its node's folder as NAME.grant.
+
+    Example: meshfold grant attenuate 3f2a edc0... edge/host/cpu --action META_READ --for 1h --dir ./node
+    """
+    from meshfold.mesh.enrolment import attenuate_from
+
+    text = pattern if pattern.endswith(">") else Address.parse(pattern).text
+    made = attenuate_from(
+        folder or Path(),
+        grant_id,
+        public_key,
+        text,
+        _action(action),
+        parse_caveats(caveat or []),
+        parse_duration(for_, "--for"),
+    )
+    if out is not None:
+        out.write_bytes(made.raw)
+    document = {"id": made.hash.hex(), "links": len(made.links), "grant": made.raw.hex()}
+    call.emit(
+        document,
+        lambda found: [f"grant {found['id']} of {found['links']} links", *([] if out else [found["grant"]])],
+    )
+
+
+@app.command()
+@on_mesh
+def show(call: Call, grant_id: Annotated[str, typer.Argument(help="its id, or the beginning of it")]) -> None:
+    """Show a grant link by link.
+
+    Example: meshfold grant show 3f2a
+    """
+
+    async def work(node: Any) -> dict[str, Any]:
+        return dict(await node.query("grant_show", node=await voter_of(node), id=grant_id))
+
+    def lines(found: dict[str, Any]) -> list[str]:
+        out = [f"grant {found['id']}{' REVOKED' if found['revoked'] else ''}"]
+        for number, link in enumerate(found["links"], 1):
+            out.append(
+                f"link {number}: {link['issuer']} to {link['subject']}, {link['depth_left']} further links allowed"
+            )
+            out += [
+                f"  {cap['actions']} on {cap['pattern']}" + "".join(f", {one}" for one in cap["caveats"])
+                for cap in link["capabilities"]
+            ]
+        return out
+
+    call.emit(call.run(work), lines)
 
 
 @app.command()
@@ -116,7 +257,7 @@ def revoke(
     """
 
     async def work(node: Any) -> dict[str, Any]:
-        voter = await _voter(node)
+        voter = await voter_of(node)
         known = (await node.query("grants", node=voter))["grants"]
         found = [grant["id"] for grant in known if grant["id"].startswith(grant_id)]
         if len(found) != 1:
@@ -145,7 +286,7 @@ def explain(
 
     async def work(node: Any) -> dict[str, Any]:
         return dict(
-            await node.query("explain", node=await _voter(node), route=route, action=action, who=node_name)
+            await node.query("explain", node=await voter_of(node), route=route, action=action, who=node_name)
         )
 
     document = call.run(work)

@@ -1,5 +1,6 @@
 """How a node comes to its identity, grants and login: locally, or by a join token."""
 
+from meshfold.mesh.enrolment.attenuate import attenuate_from
 from meshfold.mesh.enrolment.authority_folder import AuthorityFolder, RootLock
 from meshfold.mesh.enrolment.kit import Enrolment, EnrolmentStore
 from meshfold.mesh.enrolment.local import (
@@ -17,6 +18,7 @@ __all__ = (
     "EnrolmentStore",
     "MemberFolder",
     "RootLock",
+    "attenuate_from",
     "capabilities_for",
     "enrol_locally",
     "identity_of",

@@ -35,6 +35,11 @@ class NodeMemory:
         self._folder = folder
         self._lock: IO[bytes] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._folder
+
     def hold(self) -> None:
         """Be the one process that is this node.
 

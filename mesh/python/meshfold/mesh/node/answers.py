@@ -13,6 +13,7 @@ from meshfold.core import Address, Route, event_document
 from meshfold.core.errors import GrantDenied, MeshfoldError, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.node.brief import brief_event
+from meshfold.mesh.node.election_desk import require_action
 from meshfold.mesh.node.plane import answer_graph_queries
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.node.vitals import vitals
@@ -44,6 +45,7 @@ class Answers:
             session.responder.answers(command, getattr(self, command))
         answer_graph_queries(session)
         session.responder.answers("granted", session.on_granted)
+        session.responder.answers("audit", self.audit)
         session.responder.answers("shredded", session.on_shredded)
 
     def _may(self, asker: Identity, action: Action, address: Address) -> bool:
@@ -209,6 +211,20 @@ class Answers:
         except MeshfoldError:
             return None
         return answer if answer.get("known") else None
+
+    async def audit(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """The last lines of this node's audit log, for whoever may administrate; the asker verifies them itself.
+
+        :raises GrantDenied: if the asker holds no grant with KEY_ADMIN
+        """
+        session = self._session
+        if asker.tag != session.identity.tag:
+            require_action(session.book, asker, Action.KEY_ADMIN, "read the audit log")
+        session.audit.flush()
+        return session.audit.tail(int(args.get("count", 200))) | {
+            "node": session.name,
+            "node_pub": session.identity.node_pub.hex(),
+        }
 
     async def refusals(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """What this node was refused."""

@@ -25,6 +25,7 @@ from meshfold.security import (
     Identity,
     KeyStore,
     KeyTree,
+    Link,
     NodeKeys,
     Policy,
     tag_of,
@@ -269,10 +270,56 @@ class Control:
                     ],
                     "not_before_ms": grant.not_before_ms,
                     "not_after_ms": grant.not_after_ms,
-                    "revoked": grant.hash in self.policy.revoked,
+                    "revoked": self._revoked(grant),
                 }
             )
         return {"grants": found}
+
+    async def show(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `grant_show`: one grant link by link.
+
+        :raises WiringError: if not exactly one is meant
+        """
+        wanted = str(args.get("id", ""))
+        names = [key.removeprefix("grant/") for key in await self.log.snapshot("grant/")]
+        found = [name for name in names if name.startswith(wanted)]
+        saved = await self.log.get(f"grant/{found[0]}") if len(found) == 1 else None
+        if saved is None:
+            raise WiringError(
+                f"{wanted!r} names {len(found)} grants", fix="`meshfold grant ls` lists them", item=wanted
+            )
+        grant = Grant.parse(saved.value)
+        if asker.tag != grant.tag:
+            self._require_admin(asker)
+        return {
+            "id": found[0],
+            "revoked": self._revoked(grant),
+            "links": [self._link(one) for one in grant.links],
+        }
+
+    def _revoked(self, grant: Grant) -> bool:
+        revoked = self.policy.revoked
+        return any(link.hash in revoked or link.subject_pub in revoked for link in grant.links)
+
+    def _link(self, link: Link) -> dict[str, Any]:
+        return {
+            "issuer": self._name_of(link.issuer_pub),
+            "subject": self._name_of(link.subject_pub),
+            "not_before_ms": link.not_before_ms,
+            "not_after_ms": link.not_after_ms,
+            "policy_epoch": link.policy_epoch,
+            "depth_left": link.depth_left,
+            "capabilities": [
+                {
+                    "actions": str(one.actions).replace("Action.", ""),
+                    "pattern": one.pattern,
+                    "caveats": [
+                        f"{caveat.kind.name} {'..'.join(map(str, caveat.values))}" for caveat in one.caveats
+                    ],
+                }
+                for one in link.capabilities
+            ],
+        }
 
     async def member(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `member`: the public key of the member of a name; empty if none was ever here."""

@@ -196,9 +196,11 @@ class KeyDesk:
     async def decide(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `node_decide`: let one life of a node go on, of which two copies were seen."""
         self._admin(asker, "decide between two copies of a node")
-        identity = self._session.directory.by_name(str(args.get("node", "")))
+        identity = self._session.directory.by_name(str(args.get("node_name", "")))
         if identity is None:
-            raise WiringError(f"no member named {args.get('node')!r}", fix="`meshfold status` lists them")
+            raise WiringError(
+                f"no member named {args.get('node_name')!r}", fix="`meshfold status` lists them"
+            )
         incarnation = bytes.fromhex(str(args.get("incarnation", "")))
         if len(incarnation) != 8:
             raise WiringError(

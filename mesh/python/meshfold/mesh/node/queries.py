@@ -118,10 +118,12 @@ class Responder(_Party):
         *parts: Any,
         reject: Callable[[str, str], None],
         denied: Callable[[errors.GrantDenied], None],
+        audited: Callable[[Identity, str, MeshfoldError | None], None],
     ) -> None:
         super().__init__(*parts)
         self._reject = reject
         self._denied = denied
+        self._audited = audited
         self._handlers: dict[str, Handler] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
@@ -166,7 +168,9 @@ class Responder(_Party):
     async def _answer(self, asker: Identity, query: Query, reply: str) -> None:
         try:
             answer = Answer(document=await self._handler(query.command)(asker, query.args))
+            self._audited(asker, query.command, None)
         except MeshfoldError as error:
+            self._audited(asker, query.command, error)
             answer = Answer(error=error.code, message=str(error))
             if isinstance(error, errors.GrantDenied):
                 self._denied(error)

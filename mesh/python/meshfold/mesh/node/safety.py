@@ -18,6 +18,7 @@ from meshfold.core.registry import FrameKind
 from meshfold.mesh.bridge.park import Park
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.enrolment.memory import NodeMemory
+from meshfold.mesh.node.audit import AuditFile
 from meshfold.mesh.node.members import Directory
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
@@ -57,6 +58,7 @@ class Safety:
         changed: Callable[[PolicyRecord], None],
         lacking: Callable[[], None],
         problem: Callable[[str], None],
+        audit: AuditFile,
     ) -> None:
         self._identity = identity
         self._keys = keys
@@ -71,6 +73,7 @@ class Safety:
         self._changed = changed
         self._lacking = lacking
         self._problem = problem
+        self._audit = audit
         self._kept = False
         self._asked_ms = 0
         self._job: asyncio.Task[None] | None = None
@@ -137,8 +140,9 @@ class Safety:
         if self._kept and self.opener is not None:
             try:
                 self._memory.save_windows(self.opener.replay.save(clean=False))
+                self._audit.flush()
             except OSError as error:
-                self._problem(f"replay windows not written: {error.strerror}")
+                self._problem(f"replay windows or audit log not written: {error.strerror}")
 
     def _on_packet(self, message: Message) -> None:
         try:
@@ -271,4 +275,5 @@ class Safety:
         if self._kept and self.opener is not None:
             with contextlib.suppress(OSError):
                 self._memory.save_windows(self.opener.replay.save(clean=True))
+                self._audit.flush()
         self._memory.release()

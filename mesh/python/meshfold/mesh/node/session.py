@@ -13,7 +13,7 @@ import socket
 from collections import Counter, deque
 from typing import Any, Literal
 
-from meshfold.core import Graph, Route, SystemClock
+from meshfold.core import Address, Graph, Route, SystemClock
 from meshfold.core.errors import (
     ConfigError,
     FrameRejected,
@@ -22,7 +22,7 @@ from meshfold.core.errors import (
     MeshfoldError,
     TransportTimeout,
 )
-from meshfold.core.ports import LogStatus, TransportEvent
+from meshfold.core.ports import Decision, LogStatus, TransportEvent
 from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
 from meshfold.mesh.clocks import HybridClock
@@ -30,6 +30,7 @@ from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder, Enrolment
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
 from meshfold.mesh.enrolment.local import OPERATOR
+from meshfold.mesh.node.audit import AuditFile
 from meshfold.mesh.node.control import GROUP, Control, possession_request
 from meshfold.mesh.node.election import MeshElectorate
 from meshfold.mesh.node.facts import facts_of
@@ -66,6 +67,8 @@ UPKEEP_S = 600.0
 GRANTLESS_S = 5.0
 #: One question to the voters that changes keys.
 DECLARE_S = 5.0
+#: Questions that come many times a second: they are noted only where they are refused.
+UNREMARKABLE = frozenset(("election_keep", "challenge", "log_watch"))
 PROBLEMS_MAX = 64
 #: Grants that a heartbeat or a question may show; what is beyond is not looked at.
 GRANTS_SHOWN_MAX = 64
@@ -124,7 +127,10 @@ class Session:
         self.voters = tuple(self.directory.admit(raw) for raw in enrolment.voters)
         self.directory.admit(self.identity.raw)
         roots = frozenset({self.trust.grant_root})
-        self.book = GrantBook(cluster, roots, clock=clock, directory=self.directory.lookup)
+        self.audit = AuditFile(enrolment.keys, self.hlc)
+        self.book = GrantBook(
+            cluster, roots, clock=clock, directory=self.directory.lookup, decided=self._audit_decision
+        )
         for grant in enrolment.grants:
             try:
                 self.book.add(grant, self.hlc.now_ms())
@@ -153,6 +159,7 @@ class Session:
             changed=self._take_policy,
             lacking=self._wake.set,
             problem=self.problems.append,
+            audit=self.audit,
         )
         self.opener = Opener(
             self.keyring,
@@ -180,7 +187,9 @@ class Session:
             self._shown,
         )
         self.asker = Asker(*parts)
-        self.responder = Responder(*parts, reject=self.reject, denied=self._denied)
+        self.responder = Responder(
+            *parts, reject=self.reject, denied=self._denied, audited=self.audit_question
+        )
         self.ask_voters = Voters(self.voters, self.identity, self.asker, self.responder)
         self.electorate = MeshElectorate(self.ask_voters)
         self.control_log = RemoteLog(self.ask_voters, self._log_status)
@@ -215,7 +224,11 @@ class Session:
         :raises TransportTimeout: if no voter answers
         :raises MeshfoldError: as the parts raise
         """
-        self.safety.begin(self.opener, self.graph.incarnation, keep=self._keeps_memory())
+        keep = self._keeps_memory()
+        self.safety.begin(self.opener, self.graph.incarnation, keep=keep)
+        if keep:
+            self.audit.open(self.enrolment.store.memory.folder)
+            self.audit.note(self.name, "start", "", True, f"life {self.graph.incarnation.hex()}")
         self.recorder.start()
         await self.transport.connect()
         if self.is_voter and not self.quiet:
@@ -259,6 +272,7 @@ class Session:
         self.responder.answers("challenge", self.control.challenge)
         self.responder.answers("keys", self.control.keys_for)
         self.responder.answers("grants", self.control.grants)
+        self.responder.answers("grant_show", self.control.show)
         self.responder.answers("member", self.control.member)
         self.responder.answers("grant_issue", self._issue)
         self.responder.answers("grant_revoke", self.control.revoke)
@@ -540,6 +554,28 @@ class Session:
             self.refuse(route.text, action.name or "", str(error))
             raise
 
+    def _name_of(self, tag: bytes) -> str:
+        identity = self.directory.lookup(tag)
+        return identity.name if identity is not None else tag.hex()
+
+    def _audit_decision(self, principal: bytes, action: Action, address: Address, decision: Decision) -> None:
+        self.audit.note(
+            self._name_of(principal),
+            action.name or str(int(action)),
+            address.short,
+            decision.allowed,
+            decision.because,
+            decision.grant.hex(),
+        )
+
+    def audit_question(self, asker: Identity, command: str, error: MeshfoldError | None) -> None:
+        """Note that a node asked this one something, and whether it was answered."""
+        if error is None and command in UNREMARKABLE:
+            return
+        self.audit.note(
+            asker.name, f"ask {command}", "", error is None, "" if error is None else str(error)[:200]
+        )
+
     def refuse(self, route: str, action: str, error: str) -> None:
         """Note a refusal of this node for `refusals`."""
         self.refusals.append({"node": self.name, "route": route, "action": action, "error": error})
@@ -555,6 +591,7 @@ class Session:
     def reject(self, reason: str, where: str) -> None:
         """Count a refused frame: it is no event (S43)."""
         self.rejected[reason] += 1
+        self.audit.note("", "frame", where, False, reason)
         self.recorder.rejected(reason, where)
 
     def _on_event(self, event: TransportEvent) -> None:
