@@ -70,6 +70,9 @@ pub(crate) fn take(value: &Bound<'_, PyAny>, grave: &Grave) -> Value {
     if value.is_none() {
         return Value::None;
     }
+    if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        return Value::List(tuple.iter().map(|item| take(&item, grave)).collect());
+    }
     let object = Some(value.clone().unbind());
     let grave = grave.clone();
     Value::Object(Object(Arc::new(Held { object, grave })))

@@ -13,9 +13,12 @@ mod await_ack;
 mod capacitor;
 mod coalesce;
 mod distinct;
+mod fan_in;
 pub mod item;
 mod next_epoch;
+mod quorum;
 mod resistor;
+mod scatter;
 mod shadow;
 mod watchdog;
 
@@ -178,8 +181,11 @@ pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError>
         "capacitor" => capacitor::build(with),
         "coalesce" => coalesce::build(with),
         "distinct" => distinct::build(with),
+        "fan_in" => fan_in::build(with),
         "next_epoch" => next_epoch::build(with),
+        "quorum" => quorum::build(with),
         "resistor" => resistor::build(with),
+        "scatter" => scatter::build(with),
         "shadow" => shadow::build(with),
         "watchdog" => watchdog::build(with),
         _ => Err(BuildError(format!("unknown operator {kind}"))),

@@ -31,6 +31,7 @@ from meshfold.core.pipeline import Pipeline
 from meshfold.core.ports import Clock
 from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
+from meshfold.core.shapes import Shapes
 from meshfold.core.stream import Edge, Stream, Subscription, Wake
 from meshfold.core.tap import Tap
 
@@ -47,7 +48,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Declared):
+class Graph(Declared, Shapes):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it

@@ -112,6 +112,13 @@ class Pipeline(Generic[T]):
         """
         return self._install(name or f"{self._label} {self._source.text}", None, fn)
 
+    def install(self, *, name: str | None = None) -> Operator:
+        """Install it for the side outputs of its stages alone; what leaves the last stage goes nowhere.
+
+        :raises WiringError: if it would close a cycle, or a stage is wrongly configured
+        """
+        return self._install(name or f"{self._label} {self._source.text}", None, None)
+
     def _install(self, name: str, sink: Route[Any] | None, observer: Callable[[Any], Any] | None) -> Operator:
         routes: list[Route[Any]] = []
 
