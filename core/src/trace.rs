@@ -202,14 +202,35 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(out)
 }
 
+/// How many of something in a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    second: i64,
+    count: u32,
+}
+
+impl Pace {
+    /// Whether there is room for one more in the second of `now`, ns; it is taken then.
+    fn admit(&mut self, now: i64, max: u32) -> bool {
+        let second = now.div_euclid(1_000_000_000);
+        if second != self.second {
+            (self.second, self.count) = (second, 0);
+        }
+        let room = self.count < max;
+        self.count += u32::from(room);
+        room
+    }
+}
+
 /// Decides at roots, and keeps the records of one graph.
 #[derive(Debug, Default)]
 pub struct Tracer {
     on: bool,
     bound: u64,
     roots_max: u32,
-    second: i64,
-    roots: u32,
+    records_max: u32,
+    roots: Pace,
+    records: Pace,
     now: i64,
     open: Vec<SpanRecord>,
     /// Spans outside that caused events which wait for their turn.
@@ -222,8 +243,12 @@ pub struct Tracer {
 impl Tracer {
     /// Record from now on: a root is sampled if the low half of its trace id is not above `bound`, and at most
     /// `roots_max` in a second.
-    pub fn start(&mut self, bound: u64, roots_max: u32) {
-        (self.on, self.bound, self.roots_max) = (true, bound, roots_max);
+    ///
+    /// `records_max` bounds the records kept in a second, whoever caused them: the bit comes with events of others, too,
+    /// and exporting a span costs much more than sending an event.
+    pub fn start(&mut self, bound: u64, roots_max: u32, records_max: u32) {
+        self.on = true;
+        (self.bound, self.roots_max, self.records_max) = (bound, roots_max, records_max);
     }
 
     /// Record nothing more. The bit of events that carry it still travels.
@@ -245,18 +270,7 @@ impl Tracer {
         }
         let mut low = [0; 8];
         low.copy_from_slice(&trace[8..]);
-        u64::from_be_bytes(low) <= self.bound && self.room(now)
-    }
-
-    /// Whether one more trace may begin in this second.
-    fn room(&mut self, now: i64) -> bool {
-        let second = now.div_euclid(1_000_000_000);
-        if second != self.second {
-            (self.second, self.roots) = (second, 0);
-        }
-        let room = self.roots < self.roots_max;
-        self.roots += u32::from(room);
-        room
+        u64::from_be_bytes(low) <= self.bound && self.roots.admit(now, self.roots_max)
     }
 
     /// Whether to sample an event that somebody outside caused: as its trace is, but no more in a second than begin
@@ -265,7 +279,7 @@ impl Tracer {
         if !self.on {
             return outside.sampled;
         }
-        let sampled = outside.sampled && self.room(now);
+        let sampled = outside.sampled && self.roots.admit(now, self.roots_max);
         if sampled {
             self.outside.insert(id, outside.span);
         }
@@ -292,7 +306,9 @@ impl Tracer {
         if !self.on {
             return;
         }
+        let outside = self.outside.remove(&event.id());
         if self.open.len() >= RECORDS_MAX {
+            self.recorded += 1;
             self.dropped += 1;
             return;
         }
@@ -305,7 +321,7 @@ impl Tracer {
         };
         self.tick(event.ingest);
         let mut record = SpanRecord::of(kind, event, node);
-        record.parent = record.parent.or_else(|| self.outside.remove(&event.id()));
+        record.parent = record.parent.or(outside);
         if kind != SpanKind::Process {
             let (inputs, count) = inputs_of(&event.parents);
             // Inputs of one trace: those that are forgotten by now were of it, too (S30).
@@ -337,11 +353,15 @@ impl Tracer {
 
     /// Keep a finished record.
     pub fn keep(&mut self, record: SpanRecord) {
+        self.recorded += 1;
+        if !self.records.admit(record.end, self.records_max) {
+            self.dropped += 1;
+            return;
+        }
         if self.ring.len() >= RECORDS_MAX {
             self.ring.pop_front();
             self.dropped += 1;
         }
-        self.recorded += 1;
         self.ring.push_back(record);
     }
 
@@ -350,7 +370,7 @@ impl Tracer {
         self.ring.drain(..max.min(self.ring.len())).collect()
     }
 
-    /// Records kept ever, and of these dropped before the host fetched them.
+    /// Records made ever, and of these dropped: too many in a second, or not fetched in time.
     pub fn counts(&self) -> (u64, u64) {
         (self.recorded, self.dropped)
     }

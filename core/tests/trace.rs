@@ -16,7 +16,7 @@ const LIFE: [u8; 8] = *b"life0001";
 
 fn engine() -> Engine {
     let mut engine = Engine::new(HERE, LIFE);
-    engine.tracer.start(u64::MAX, u32::MAX);
+    engine.tracer.start(u64::MAX, u32::MAX, u32::MAX);
     engine
 }
 
@@ -43,7 +43,7 @@ fn span_of(records: &[SpanRecord], event: &Event) -> SpanRecord {
 #[test]
 fn what_is_not_sampled_leaves_nothing() {
     let mut engine = Engine::new(HERE, LIFE);
-    engine.tracer.start(0, 0);
+    engine.tracer.start(0, 0, u32::MAX);
     let event = publish(&mut engine, *b"route001", &[], 5);
     run(&mut engine);
     assert!(!event.sampled);
@@ -184,7 +184,7 @@ fn a_trace_from_outside_goes_on_under_its_span() {
 #[test]
 fn whoever_asks_from_outside_gets_no_more_traces_than_begin_here() {
     let mut engine = Engine::new(HERE, LIFE);
-    engine.tracer.start(u64::MAX, 1);
+    engine.tracer.start(u64::MAX, 1, u32::MAX);
     let index = engine.route(*b"route001", Codec::Float);
     let outside = |sampled| {
         Some(Outside {
@@ -239,7 +239,7 @@ fn headers_that_are_no_trace_context_are_refused() {
 #[test]
 fn at_most_so_many_traces_begin_in_a_second() {
     let mut engine = Engine::new(HERE, LIFE);
-    engine.tracer.start(u64::MAX, 2);
+    engine.tracer.start(u64::MAX, 2, u32::MAX);
     let second = 1_000_000_000;
     let sampled: Vec<bool> = [0, 1, 2, second, second + 1, second + 2]
         .into_iter()
@@ -251,7 +251,7 @@ fn at_most_so_many_traces_begin_in_a_second() {
 #[test]
 fn a_ratio_samples_about_that_share() {
     let mut engine = Engine::new(HERE, LIFE);
-    engine.tracer.start(u64::MAX / 4, u32::MAX);
+    engine.tracer.start(u64::MAX / 4, u32::MAX, u32::MAX);
     let sampled = (0..4000)
         .filter(|_| {
             let event = publish(&mut engine, *b"route001", &[], 1);
@@ -307,4 +307,16 @@ fn records_nobody_takes_are_dropped_and_counted() {
     assert_eq!(engine.tracer.counts(), (RECORDS_MAX as u64 + 3, 3));
     let taken = engine.tracer.take(usize::MAX);
     assert_eq!((taken.len(), taken[0].event.seq), (RECORDS_MAX, 4));
+}
+
+#[test]
+fn more_records_than_allowed_in_a_second_are_dropped_and_counted() {
+    let mut engine = Engine::new(HERE, LIFE);
+    engine.tracer.start(u64::MAX, u32::MAX, 2);
+    for time in [0, 1, 2, 1_000_000_000] {
+        assert!(publish(&mut engine, *b"route001", &[], time).sampled);
+        run(&mut engine);
+    }
+    assert_eq!(engine.tracer.counts(), (4, 1));
+    assert_eq!(engine.tracer.take(10).len(), 3);
 }

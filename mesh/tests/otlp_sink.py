@@ -51,6 +51,7 @@ class OtlpSink:
     status: int = 200
     spans: list[Seen] = field(default_factory=list)
     requests: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         sink = self
@@ -63,6 +64,7 @@ class OtlpSink:
                     body = gzip.decompress(body)
                 with sink._changed:
                     sink.requests += 1
+                    sink.headers = {name.lower(): value for name, value in self.headers.items()}
                     if sink.status == 200:
                         sink._take(body)
                     sink._changed.notify_all()

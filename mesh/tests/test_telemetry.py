@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from meshfold.core import Event, Graph, Schema, event_span, route
+from meshfold.core import Event, Graph, Schema, Tracing, event_span, route
 from meshfold.core.errors import ConfigError, GrantDenied
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
@@ -189,7 +189,7 @@ async def test_without_a_variable_nothing_is_sampled(mesh: LocalMesh) -> None:
 
 def recorder(url: str, **options: Any) -> tuple[Graph, Recorder]:
     graph = Graph(name="rig")
-    settings = TelemetrySettings(roots_per_s=None).to(url, "url")
+    settings = TelemetrySettings(roots_per_s=None, spans_per_s=None).to(url, "url")
     return graph, Recorder(graph, settings, node="rig", mesh="test", **options)
 
 
@@ -204,6 +204,44 @@ def test_closing_exports_what_is_there() -> None:
         assert len(sink.spans) == 700
         assert running.counters() == {"recorded": 700, "exported": 700, "failed": 0, "dropped": 0}
         assert not graph.publish(RAW, 1.0).sampled
+
+
+def test_the_variables_of_the_exporter_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20letmein")
+    with OtlpSink() as sink:
+        graph, running = recorder(sink.url)
+        running.start()
+        graph.publish(RAW, 1.0)
+        running.close()
+        assert len(sink.spans) == 1
+        assert sink.headers["content-encoding"] == "gzip"
+        assert sink.headers["authorization"] == "Bearer letmein"
+
+
+def test_a_producer_that_samples_everything_costs_its_readers_a_bounded_number_of_spans() -> None:
+    with OtlpSink() as sink:
+        flood = Graph(name="edge")
+        Tracing(flood).start()
+        tap = flood.tap(RAW)
+        for value in range(6000):
+            flood.publish(RAW, float(value))
+        settings = TelemetrySettings().to(sink.url, "url")
+        graph = Graph(name="rig", clock=Stopped())
+        running = Recorder(graph, settings, node="rig", mesh="test")
+        running.start()
+        inlet = graph.inlet(RAW)
+        while (batch := tap.drain()) is not None:
+            inlet.push(batch.meta, batch.payload, producer=flood.producer, incarnation=flood.incarnation)
+        running.close()
+        assert running.counters() == {"recorded": 6000, "exported": 2000, "failed": 0, "dropped": 4000}
+
+
+class Stopped:
+    """A clock that stands."""
+
+    def now(self) -> tuple[int, int]:
+        return 1_000_000_000, 1_000_000_000
 
 
 def test_spans_that_a_receiver_refuses_are_counted() -> None:

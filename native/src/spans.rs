@@ -21,10 +21,16 @@ const fn kind_name(kind: SpanKind) -> &'static str {
 }
 
 /// Record sampled events: a root is sampled if the low half of its trace id is not above `bound`, and at most
-/// `roots_max` in a second.
+/// `roots_max` in a second; at most `records_max` records are kept in a second.
 #[pyfunction]
-pub(crate) fn trace_start(graph: &Bound<'_, GraphBase>, bound: u64, roots_max: u32) {
-    graph.get().state().engine.tracer.start(bound, roots_max);
+pub(crate) fn trace_start(
+    graph: &Bound<'_, GraphBase>,
+    bound: u64,
+    roots_max: u32,
+    records_max: u32,
+) {
+    let tracer = &mut graph.get().state().engine.tracer;
+    tracer.start(bound, roots_max, records_max);
 }
 
 /// Record nothing more.
@@ -33,7 +39,7 @@ pub(crate) fn trace_stop(graph: &Bound<'_, GraphBase>) {
     graph.get().state().engine.tracer.stop();
 }
 
-/// Records kept ever, and of these dropped before they were taken.
+/// Records made ever, and of these dropped.
 #[pyfunction]
 pub(crate) fn trace_counts(graph: &Bound<'_, GraphBase>) -> (u64, u64) {
     graph.get().state().engine.tracer.counts()

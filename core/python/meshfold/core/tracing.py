@@ -19,7 +19,7 @@ __all__ = ("SpanRecord", "Tracing", "event_span")
 
 #: Half of a trace id decides: a share of all is a bound on it, as OpenTelemetry's ratio sampler has it.
 _HALF = 1 << 64
-_ROOTS_UNBOUNDED = (1 << 32) - 1
+_UNBOUNDED = (1 << 32) - 1
 
 
 class SpanRecord(NamedTuple):
@@ -60,18 +60,22 @@ class Tracing:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
 
-    def start(self, ratio: float = 1.0, roots_per_s: int | None = None) -> None:
+    def start(
+        self, ratio: float = 1.0, roots_per_s: int | None = None, records_per_s: int | None = None
+    ) -> None:
         """Sample from now on what begins here, and record what is sampled.
 
         :param ratio: share of the traces to sample, 0 to 1
         :param roots_per_s: at most so many new traces in a second; None: any number
+        :param records_per_s: at most so many records in a second, those of events from elsewhere included; what is beyond
+            is dropped and counted; None: any number
         :raises ValueError: for a ratio that is no share
         """
         if not 0 <= ratio <= 1:
             raise ValueError(f"a share of {ratio} is not between 0 and 1")
         bound = min(_HALF - 1, int(ratio * _HALF))
-        roots = _ROOTS_UNBOUNDED if roots_per_s is None else roots_per_s
-        _native.trace_start(self._graph, bound, roots if ratio > 0 else 0)
+        roots, records = (_UNBOUNDED if one is None else one for one in (roots_per_s, records_per_s))
+        _native.trace_start(self._graph, bound, roots if ratio > 0 else 0, records)
 
     def stop(self) -> None:
         """Record nothing more. The bit of events that carry it still travels."""
@@ -82,7 +86,7 @@ class Tracing:
         return [SpanRecord(*row) for row in _native.trace_take(self._graph, limit)]
 
     def counts(self) -> tuple[int, int]:
-        """Records kept ever, and of these dropped because nobody took them in time."""
+        """Records made ever, and of these dropped: too many in a second, or not taken in time."""
         return _native.trace_counts(self._graph)
 
     def bridged(self, batch: Batch, error: str | None = None) -> None:

@@ -97,7 +97,8 @@ class Recorder:
                 instance=self._graph.incarnation.hex(),
             )
             self._exporter = self._make_exporter(self._settings.endpoint)
-        self._tracing.start(self._settings.ratio, self._settings.roots_per_s)
+        settings = self._settings
+        self._tracing.start(settings.ratio, settings.roots_per_s, settings.spans_per_s)
         self._thread = threading.Thread(target=self._run, name=f"meshfold-spans-{node}", daemon=True)
         self._thread.start()
 

@@ -14,10 +14,12 @@ from urllib.parse import unquote, urlsplit
 
 from meshfold.core.errors import ConfigError
 
-__all__ = ("ROOTS_PER_S", "TelemetrySettings")
+__all__ = ("ROOTS_PER_S", "SPANS_PER_S", "TelemetrySettings")
 
 #: Traces begun in a second where `OTEL_TRACES_SAMPLER` is not set: enough to see, little enough to forget.
 ROOTS_PER_S: Final = 100
+#: Spans of a node in a second, whoever sampled them: exporting one costs as much as sending many events.
+SPANS_PER_S: Final = 2000
 #: Records are taken so often unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise; the ring holds more than that fills.
 INTERVAL_S: Final = 0.1
 BATCH_SPANS: Final = 512
@@ -40,6 +42,8 @@ class TelemetrySettings:
     ratio: float = 1.0
     #: at most so many traces begin here in a second; None: any number
     roots_per_s: int | None = ROOTS_PER_S
+    #: at most so many spans in a second, those of traces that others began included
+    spans_per_s: int | None = SPANS_PER_S
     #: `service.name`; None: the node's name
     service: str | None = None
     #: further attributes of the resource
