@@ -123,6 +123,33 @@ def test_a_node_has_no_rights_in_its_container(containers: ContainerMesh) -> Non
     assert found["state"] == 0
 
 
+def test_health_follows_the_broker_and_life_does_not(containers: ContainerMesh, until: Until) -> None:
+    """Readiness goes with the broker and comes back with it; a broker that is away is no reason to restart a node."""
+
+    def ready(*options: str) -> bool:
+        code, document, errors = containers.edge.ask("node", "health", *options)
+        assert document is not None, errors
+        assert (code == 0) == document["healthy"]
+        return bool(document["healthy"])
+
+    until(ready, "the edge to be ready")
+    containers.nats.kill()
+    until(lambda: not ready(), "the edge to say that it is not ready")
+    assert ready("--live")
+    containers.nats.again()
+    until(ready, "the edge to be ready again")
+    check = containers.client.images.get(containers.image.name).attrs["Config"].get("Healthcheck")
+    if check is not None:  # an image of the Dockerfile, and not this checkout mounted into an empty one
+        assert check["Test"] == ["CMD", "meshfold", "node", "health"]
+
+        def healthy() -> bool:
+            container = containers.edge.get_wrapped_container()
+            container.reload()
+            return bool(container.attrs["State"]["Health"]["Status"] == "healthy")
+
+        until(healthy, "Docker to call the edge healthy")
+
+
 def test_a_used_token_lets_nobody_else_in(containers: ContainerMesh) -> None:
     token = containers.edge.env["MESHFOLD_JOIN_TOKEN"]
     thief = containers.hub.get_wrapped_container().exec_run(
