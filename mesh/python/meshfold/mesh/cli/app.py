@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, keys, leader, members, routes, top
+from meshfold.mesh.cli import grants, keys, leader, members, nodes, routes, top
 from meshfold.mesh.cli.audit import log
+from meshfold.mesh.cli.completion import completion, prepare
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
 from meshfold.mesh.cli.support import configure_logs, emit, exit_code_of, parse_duration, say
 
@@ -35,6 +35,8 @@ app.add_typer(keys.app, name="key")
 app.add_typer(audit, name="audit")
 app.add_typer(members.app)
 app.add_typer(members.node_app, name="node")
+app.command()(completion)
+nodes.register(members.node_app)
 app.command()(leader.leader)
 app.command()(top.top)
 
@@ -278,6 +280,7 @@ def bench(
 
 def run() -> None:
     """Run the command line; every expected error is one line and an exit code."""
+    prepare()
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -287,10 +290,6 @@ def run() -> None:
     except UsageProblem as error:
         say(f"meshfold: {error.format_message()}" if sys.argv[1:] else error.format_message())
         sys.exit(ExitCode.UNUSABLE_INPUT)
-    except BrokenPipeError:
-        # Whoever read us has gone, as `head` does: that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         # A disk that is full, a folder that went away: whatever no command foresaw still is one line.
         where = f" {error.filename}" if error.filename else ""

@@ -18,7 +18,7 @@ from meshfold.mesh.cli.support import emit, parse_duration, say
 __all__ = ("app", "node_app")
 
 app = typer.Typer()
-node_app = typer.Typer(no_args_is_help=True, help="Run a node.")
+node_app = typer.Typer(no_args_is_help=True, help="Run a node; list, retire and remove members.")
 node_app.command("health")(health)
 Folder = Annotated[Path, typer.Option("--dir", help="folder of its state, made if needed")]
 Server = Annotated[str | None, typer.Option("--nats", help="the server's URL, such as nats://host:4222")]

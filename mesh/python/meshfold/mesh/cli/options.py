@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from meshfold.core.registry import ExitCode
 from meshfold.mesh.cli.support import configure_logs, emit
 
 __all__ = ("AsJson", "Call", "Chosen", "LogFormat", "LogLevel", "on_mesh")
@@ -91,7 +94,12 @@ def on_mesh(command: Callable[..., None]) -> Callable[..., None]:
     def called(**given: Any) -> None:
         configure_logs(given.pop("log_level"), given.pop("log_format"))
         fields = {name: given.pop(name) for name in ("context", "nats", "creds", "as_json")}
-        command(Call(**fields), **given)
+        try:
+            command(Call(**fields), **given)
+        except BrokenPipeError:
+            # Whoever read us has gone, as `head` does. The parser would make a failure of that.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.HOLDS) from None
 
     parameters = [*own, *_shared()]
     called.__name__, called.__doc__, called.__module__ = command.__name__, command.__doc__, command.__module__

@@ -37,6 +37,7 @@ from meshfold.mesh.node.facts import facts_of
 from meshfold.mesh.node.heartbeats import Heartbeats
 from meshfold.mesh.node.key_desk import KeyDesk
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
+from meshfold.mesh.node.membership import Membership
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.node.remote_log import RemoteLog
 from meshfold.mesh.node.safety import Safety
@@ -277,6 +278,7 @@ class Session:
         self.responder.answers("grant_issue", self._issue)
         self.responder.answers("grant_revoke", self.control.revoke)
         self.key_desk.register(self.responder)
+        Membership(self.control, self).register(self.responder)
         self.responder.answers("group_leader", self.control.group_leader)
         self.responder.answers("group_step_down", self.control.group_step_down)
         self.control.desk.register(self.responder)
