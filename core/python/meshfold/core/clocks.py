@@ -18,6 +18,11 @@ class SystemClock:
         """Return (wall ns, monotonic ns); the second counts the time of a suspended machine where the system can tell."""
         return time.time_ns(), time.clock_gettime_ns(_RUNNING)
 
+    @staticmethod
+    def wall_ns() -> int:
+        """The wall clock alone, for what asks a million times a second."""
+        return time.time_ns()
+
     def sleep(self, seconds: float) -> None:
         """Wait; nothing for zero or less."""
         time.sleep(max(0.0, seconds))

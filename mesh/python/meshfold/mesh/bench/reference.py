@@ -37,6 +37,8 @@ class Case:
     unit: str
     items: int
     run: Callable[[int], float]
+    #: what it is compared with in the same run, by name
+    peers: dict[str, Callable[[int], float]] = field(default_factory=dict[str, Callable[[int], float]])
 
 
 @dataclass
@@ -65,9 +67,14 @@ def run_cases(cases: Iterable[Case], *, quick: bool = False, runs: int = 5) -> l
         values: list[float] = []
         ratios: list[float] = []
         references: list[float] = []
+        peers: dict[str, list[tuple[float, float]]] = {name: [] for name in case.peers}
         for _ in range(1 if quick else runs):
             before = reference(REFERENCE_ITEMS // (5 if quick else 1))
             value = case.run(items)
+            for name, run in case.peers.items():
+                # The case again after its peer: what drifts in between does not count for either.
+                rate = run(items)
+                peers[name].append((rate, (value + case.run(items)) / 2 / rate))
             after = reference(REFERENCE_ITEMS // (5 if quick else 1))
             values.append(value)
             references.append((before + after) / 2)
@@ -79,9 +86,17 @@ def run_cases(cases: Iterable[Case], *, quick: bool = False, runs: int = 5) -> l
                 round(statistics.median(values), 1),
                 round(min(values), 1),
                 round(max(values), 1),
-                {"reference": round(statistics.median(ratios), 4)},
+                {"reference": round(statistics.median(ratios), 4)}
+                | {
+                    name: round(statistics.median(one[1] for one in found), 4)
+                    for name, found in peers.items()
+                },
                 len(values),
-                {"reference": round(statistics.median(references), 1)},
+                {"reference": round(statistics.median(references), 1)}
+                | {
+                    name: round(statistics.median(one[0] for one in found), 1)
+                    for name, found in peers.items()
+                },
             )
         )
     return results

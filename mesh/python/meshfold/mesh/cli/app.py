@@ -253,7 +253,7 @@ def schema() -> None:
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="local, mesh or all")] = "all",
+    what: Annotated[str, typer.Argument(help="local, seal, mesh or all")] = "all",
     quick: Annotated[bool, typer.Option(help="one short run of each")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -262,17 +262,19 @@ def bench(
     Example: meshfold bench local --quick
     """
     from meshfold.core.errors import ConfigError
-    from meshfold.mesh.bench import LOCAL_CASES, WIRE_CASES, run_cases
+    from meshfold.mesh.bench import LOCAL_CASES, SEAL_CASES, WIRE_CASES, run_cases
 
-    cases = {"local": LOCAL_CASES, "mesh": WIRE_CASES, "all": (*LOCAL_CASES, *WIRE_CASES)}.get(what)
+    everything = (*LOCAL_CASES, *SEAL_CASES, *WIRE_CASES)
+    cases = {"local": LOCAL_CASES, "seal": SEAL_CASES, "mesh": WIRE_CASES, "all": everything}.get(what)
     if cases is None:
-        raise ConfigError(f"no benchmark {what!r}", fix="local, mesh or all", item=what)
+        raise ConfigError(f"no benchmark {what!r}", fix="local, seal, mesh or all", item=what)
     document = {"results": [result.document() for result in run_cases(cases, quick=quick)]}
     emit(
         document,
         as_json=as_json,
         lines=lambda found: [
-            f"{row['case']:<26} {row['value']:>12,.0f} {row['unit']:<10} {row['ratio']['reference']:.3f}x"
+            f"{row['case']:<40} {row['value']:>12,.0f} {row['unit']:<11} "
+            + ", ".join(f"{ratio:.3f}x {name}" for name, ratio in row["ratio"].items())
             for row in found["results"]
         ],
     )
