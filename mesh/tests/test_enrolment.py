@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from enrolling import HOUR_MS, LOCK, Mesh
-from meshfold.core.errors import ConfigError, FrameRejected, TransportTimeout
+from meshfold.core.errors import ClockSkew, ConfigError, FrameRejected, TransportTimeout
 from meshfold.mesh.enrolment import AuthorityFolder, MemberFolder, RootLock, capabilities_for
 from meshfold.mesh.enrolment.joining import join
 from meshfold.security import NodeKeys, seal_secret, unseal_secret
@@ -192,6 +192,19 @@ async def test_another_authority_in_the_answer_is_refused(mesh: Mesh, tmp_path: 
     await other.open()
     with pytest.raises(ConfigError, match="not the issuer"):
         await other.join(token)
+
+
+async def test_a_machine_whose_clock_is_behind_is_told_so_and_joins_once_it_is_set(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = mesh.token()
+    real = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr("meshfold.mesh.enrolment.joining.time.time", lambda: real() - 300)
+        with pytest.raises(ClockSkew, match="300 s behind") as refused:
+            await mesh.join(token)
+    assert refused.value.code == "security.clock_skew"
+    assert (await mesh.join(token)).enrolment().identity.name == "edge-1"
 
 
 def test_the_root_opens_under_its_lock_only(tmp_path: Path) -> None:

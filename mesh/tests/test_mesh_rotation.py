@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import pytest
 from meshfold.core import Schema, route
-from meshfold.core.errors import FrameRejected, KeyMissing, NoQuorum, WiringError
+from meshfold.core.errors import FrameRejected, KeyMissing, NoQuorum, TransportTimeout, WiringError
 from meshfold.core.ports import Message
 from meshfold.core.registry import Action
 from meshfold.mesh import Node
@@ -177,6 +177,37 @@ async def test_a_lost_key_packet_is_asked_for_and_nothing_is_lost(mesh: LocalMes
             assert lost(reader) == {}
             assert reader.session.safety.park.parked > 0
             assert reader.session.safety.park.given_up == 0
+        assert hub.name == "hub"
+
+
+async def test_frames_whose_key_never_comes_are_lost_for_a_reason_that_is_named(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfold.mesh.bridge.park.AGE_MS_MAX", 50)
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge, mesh.node("operator") as operator:
+        await edge.share(FLOW).ready(WAIT_S)
+        async with mesh.node("outsider"):
+            pass
+        await operator.query(
+            "grant_issue", node="hub", grant=signed(mesh, "outsider", "read.logical.edge.line.>").raw.hex()
+        )
+        async with mesh.node("outsider") as reader:
+            await reader.read(FLOW).ready(WAIT_S)
+            # Neither the packet nor the answer to asking for it arrives.
+            await reader.session.safety.subscriptions[0].close()
+
+            async def silence() -> dict[str, Any]:
+                raise TransportTimeout("no voter answered", subject="", timeout_s=0.0)
+
+            monkeypatch.setattr(reader.session, "_ask_keys", silence)
+            with Load(edge) as load:
+                await until(lambda: delivered(reader) > 100)
+                await operator.query("key_rotate", node="hub", route="read.logical.edge.>")
+                await until(lambda: reader.session.safety.park.given_up > 0)
+            bridge: Any = reader.read(FLOW)
+            await until(lambda: bridge.flow("outsider")[0]["dropped"].get("epoch_unknown", 0) > 0)
+            assert bridge.flow("outsider")[0]["unexplained"] == 0
+            assert load.sent > bridge.counters["delivered"]
         assert hub.name == "hub"
 
 

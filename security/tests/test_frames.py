@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from meshfold.core import Address
-from meshfold.core.errors import ConfigError, FrameRejected, GrantDenied, GrantRevoked, KeyMissing
+from meshfold.core.errors import (
+    ConfigError,
+    FrameRejected,
+    GrantDenied,
+    GrantExpired,
+    GrantRevoked,
+    KeyMissing,
+)
 from meshfold.core.registry import Action, FrameKind
 from meshfold.security import (
     Capability,
@@ -166,6 +173,15 @@ def test_a_revoked_grant_no_longer_holds() -> None:
         mesh.book.require(mesh.hub.identity.tag, Action.META_READ, SECRET)
     with pytest.raises(FrameRejected):
         mesh.book.set_policy(Policy(0, frozenset()))
+
+
+def test_an_expired_grant_no_longer_holds_and_the_denial_says_so() -> None:
+    mesh = Mesh()
+    mesh.book.require(mesh.hub.identity.tag, Action.META_READ, SECRET)
+    mesh.clock.ms = mesh.hub.grant.not_after_ms + 60_000
+    with pytest.raises(GrantExpired, match="expired") as denied:
+        mesh.book.require(mesh.hub.identity.tag, Action.META_READ, SECRET)
+    assert denied.value.code == "security.grant_expired"
 
 
 def test_any_flipped_bit_in_a_grant_is_refused(mesh: Mesh) -> None:

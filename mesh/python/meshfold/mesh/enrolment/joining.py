@@ -10,9 +10,10 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from meshfold.core.errors import ConfigError, FrameRejected, TransportClosed, TransportTimeout
+from meshfold.core.errors import ClockSkew, ConfigError, FrameRejected, TransportClosed, TransportTimeout
 from meshfold.core.ports import Transport
-from meshfold.mesh.enrolment.authority_folder import keep_grants, write_private
+from meshfold.mesh.clocks import SKEW_MS_MAX
+from meshfold.mesh.enrolment.authority_folder import BACKDATE_MS, keep_grants, write_private
 from meshfold.mesh.enrolment.member_folder import MemberFile, MemberFolder
 from meshfold.mesh.enrolment.memory import NodeMemory
 from meshfold.mesh.folders import state_folder
@@ -172,6 +173,22 @@ def _forget(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _check_clock(issued_ms: int, now_ms: int) -> None:
+    """Refuse a clock that is behind the mesh's: nothing it stamps would be taken.
+
+    One that is ahead cannot be told from an answer that was asked for again later; `doctor` finds it.
+    """
+    behind_ms = issued_ms - now_ms
+    if behind_ms > SKEW_MS_MAX:
+        raise ClockSkew(
+            f"this machine's clock is {behind_ms / 1000:.0f} s behind the mesh's",
+            fix="set it, best by NTP, and join again",
+            skew_ms=behind_ms,
+            limit_ms=SKEW_MS_MAX,
+            peer="the mesh's authority",
+        )
+
+
 def _accept(
     data: bytes, token: JoinToken, keys: NodeKeys, body: bytes, folder: Path, url: str | None
 ) -> MemberFolder:
@@ -183,12 +200,14 @@ def _accept(
     member = document.member
     trust = member.trust()
     now_ms = int(time.time() * 1000)
+    # Before anything is judged by our clock; the answer is authentic, it was made with the token's secret.
+    identity = Identity.parse(document.identity)
+    _check_clock(identity.not_before_ms + BACKDATE_MS, now_ms)
     if trust.authority_hash != token.authority or member.cluster != token.cluster:
         raise FrameRejected("root", "the answer is of another authority")
     certificate = IssuerCertificate.parse(member.certificates[0])
     certificate.verify(cluster=token.cluster, root_pub=trust.identity_root, now_ms=now_ms)
     check_answer_signature(raw, signature, token, body, certificate.identity_pub)
-    identity = Identity.parse(document.identity)
     identity.verify(cluster=token.cluster, issuers=trust.issuers(now_ms), now_ms=now_ms)
     if (identity.node_pub, identity.name) != (keys.node_pub, token.node_name(keys.node_pub)):
         raise FrameRejected("member", "an identity of another node")
