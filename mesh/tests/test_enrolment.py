@@ -14,6 +14,7 @@ from enrolling import HOUR_MS, LOCK, Mesh
 from meshfold.core.errors import ClockSkew, ConfigError, FrameRejected, TransportTimeout
 from meshfold.mesh.enrolment import AuthorityFolder, MemberFolder, RootLock, capabilities_for
 from meshfold.mesh.enrolment.joining import join
+from meshfold.mesh.node.standing import Standing
 from meshfold.security import NodeKeys, seal_secret, unseal_secret
 from meshfold.security.join import JoinToken
 
@@ -269,3 +270,31 @@ def test_a_certificate_of_another_root_is_not_taken(tmp_path: Path) -> None:
         altered = bytes(raw[:at]) + bytes([raw[at] ^ 1]) + bytes(raw[at + 1 :])
         with pytest.raises(FrameRejected):
             one.trust.with_certificates([altered], now_ms)
+
+
+async def test_what_a_node_got_by_joining_is_given_again_before_it_ends_and_nothing_else_is(
+    mesh: Mesh,
+) -> None:
+    joined = await mesh.join(mesh.token())
+    identity, (given,) = mesh.admitted[0], mesh.grants
+    now_ms = mesh.clock.now()[0] // 1_000_000
+    day_ms = 86_400_000
+    lent = mesh.authority.issuer.issue_grant(
+        identity.node_pub,
+        given.capabilities[:1],
+        not_before_ms=now_ms,
+        not_after_ms=now_ms + 22 * day_ms,
+        policy_epoch=0,
+    )
+    standing, marked = Standing(mesh.authority, mesh.folder / "nodes"), [given.hash.hex()]
+    assert standing.renewed(identity, [given, lent], marked, now_ms + 5 * day_ms) == []
+    (fresh,) = standing.renewed(identity, [given, lent], marked, now_ms + 21 * day_ms)
+    assert fresh.capabilities == given.capabilities
+    assert fresh.subject_pub == joined.keys.node_pub
+    assert fresh.not_after_ms > given.not_after_ms
+    # Once is enough; and without a mark, as of a grant for a stated time, it ends when it ends.
+    later = [*marked, fresh.hash.hex()]
+    assert standing.renewed(identity, [given, lent, fresh], later, now_ms + 21 * day_ms) == []
+    assert standing.renewed(identity, [given], [], now_ms + 21 * day_ms) == []
+    # A revoked grant is not among what is valid, so nothing is made of it.
+    assert standing.renewed(identity, [lent], marked, now_ms + 21 * day_ms) == []

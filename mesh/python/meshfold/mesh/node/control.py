@@ -18,6 +18,7 @@ from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.keymaster import Keymaster
 from meshfold.mesh.node.log_desk import LogDesk
 from meshfold.mesh.node.members import Directory
+from meshfold.mesh.node.standing import PREFIX, Standing
 from meshfold.security import (
     Challenges,
     Grant,
@@ -84,6 +85,8 @@ class Control:
         self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
         #: certificates of the issuers, for nodes that do not have the newest
         self.certificates: tuple[bytes, ...] = ()
+        #: gives standing grants again, where this voter holds the issuer
+        self.standing: Standing | None = None
 
     @classmethod
     async def open(
@@ -206,7 +209,7 @@ class Control:
         if args.get("wrap"):
             self._directory.take_wrap(asker.tag, bytes.fromhex(args["wrap"]))
             asker = self._directory.lookup(asker.tag) or asker
-        valid = await self._with_noted(asker, valid)
+        valid = await self._renewed(asker, await self._with_noted(asker, valid))
         return {
             "packet": self.keymaster.packet_for(asker, valid).hex(),
             "policy": self.keymaster.record.encode().hex(),
@@ -227,13 +230,26 @@ class Control:
                     continue
         return self._book.grants_of(asker.tag)
 
+    async def _renewed(self, asker: Identity, valid: list[Grant]) -> list[Grant]:
+        """The asker's grants, and fresh ones in place of standing ones that end soon."""
+        if self.standing is None:
+            return valid
+        marked = [key.removeprefix(PREFIX) for key in await self.log.snapshot(PREFIX)]
+        fresh = self.standing.renewed(asker, valid, marked, self._hlc.now_ms())
+        await self._stand(fresh)
+        return valid + fresh
+
+    async def _stand(self, grants: list[Grant]) -> None:
+        for grant in grants:
+            self._book.add(grant, self._hlc.now_ms())
+            await self._note(grant)
+            await self.log.put(f"{PREFIX}{grant.hash.hex()}", b"")
+
     async def admit(self, identity: Identity, grants: list[Grant]) -> None:
         """Note a node that joined by token."""
         self._directory.admit(identity.raw)
         await self._note_member(identity)
-        for grant in grants:
-            self._book.add(grant, self._hlc.now_ms())
-            await self._note(grant)
+        await self._stand(grants)
 
     async def _note_member(self, identity: Identity) -> None:
         key = f"member/{identity.tag.hex()}"

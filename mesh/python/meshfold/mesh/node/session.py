@@ -41,6 +41,7 @@ from meshfold.mesh.node.membership import Membership
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.node.remote_log import RemoteLog
 from meshfold.mesh.node.safety import Safety
+from meshfold.mesh.node.standing import Standing
 from meshfold.mesh.node.voters import Voters
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
@@ -286,12 +287,19 @@ class Session:
 
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer."""
+        control.standing = Standing(authority, self.context.state_dir / "nodes")
         jobs: set[asyncio.Task[None]] = set()
 
         def admitted(identity: Identity, grants: list[Grant]) -> None:
             job = self.loop.create_task(control.admit(identity, grants))
             jobs.add(job)
-            job.add_done_callback(jobs.discard)
+            job.add_done_callback(done)
+
+        def done(job: asyncio.Task[None]) -> None:
+            jobs.discard(job)
+            if not job.cancelled() and job.exception() is not None:
+                # The node brings its papers along when it asks for keys, and is noted then.
+                self.problems.append(f"a node that joined was not noted: {job.exception()}")
 
         self.doorkeeper = Doorkeeper(
             authority,
