@@ -22,14 +22,19 @@ use crate::ring::{Overflow, Ring};
 use crate::taint;
 use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
+use credit::Reservation;
 use turn::{Arrival, Work};
 
 mod adopt;
+mod credit;
 mod install;
+mod mail;
 mod make;
 mod turn;
 
+pub use credit::{CreditRow, Lane, Spent};
 pub use install::Uninstallable;
+pub use mail::Mail;
 pub use turn::{Call, Outcome, Step};
 
 /// Events that may wait for their turn.
@@ -75,7 +80,7 @@ pub struct Input {
 }
 
 /// What hangs on a route.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "a mailbox may be large")]
 pub enum Kind {
     /// A direct observer, called in the turn.
     Direct,
@@ -83,12 +88,14 @@ pub enum Kind {
     Queue(Ring),
     /// A port of a node: its id, the stage and the port there, and which of the node's inputs it is.
     Port(u32, usize, usize, usize),
-    /// Every event becomes one of the sink route (S5).
-    Forward(usize),
+    /// Every event becomes one of the sink route (S5). False: what is behind it does not hold up producers before it.
+    Forward(usize, bool),
+    /// A mailbox.
+    Mail(Box<Mail>),
 }
 
 /// One edge with its accounting.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "a mailbox may be large")]
 pub struct Edge {
     /// What it is called in `edges()`.
     pub name: String,
@@ -98,6 +105,8 @@ pub struct Edge {
     pub route: usize,
     /// What it does.
     pub kind: Kind,
+    /// What producers have spent on it.
+    pub spent: Spent,
     ledger: Ledger,
 }
 
@@ -106,6 +115,7 @@ impl Edge {
     pub fn ledger(&self) -> &Ledger {
         match &self.kind {
             Kind::Queue(ring) => &ring.ledger,
+            Kind::Mail(mail) => &mail.mailbox.ledger,
             _ => &self.ledger,
         }
     }
@@ -129,6 +139,10 @@ struct Route {
     tracks: Vec<Track>,
     /// How many own it: then only they publish on it (S18).
     owners: u32,
+    /// Which part of the input queue it may use.
+    lane: Lane,
+    /// Edges whose credit a publish on it spends, as of the topology of that number.
+    gates: Option<(u64, Arc<[u32]>)>,
 }
 
 /// What `push` did with a batch.
@@ -157,6 +171,12 @@ pub enum Refused {
     Producers,
     /// The route is written by what owns it (S18).
     Owned,
+    /// This edge has no credit left: wait (S7).
+    NoCredit(u32),
+    /// This edge is full and refuses (S14).
+    Rejected(u32),
+    /// The event is larger than the whole window of this edge, in bytes (S6).
+    TooLarge(u32, usize),
 }
 
 /// The graph's state machine.
@@ -183,6 +203,20 @@ pub struct Engine {
     next: Option<Step>,
     failures: VecDeque<(u32, String)>,
     out: Out,
+    /// Edges that hold up producers.
+    gates: usize,
+    /// Grows with each change of edges and nodes.
+    topology: u64,
+    /// Credit that events in the input queue have spent.
+    reserved: HashMap<EventId, Reservation>,
+    /// Credit that the event of this turn has spent.
+    turn_reserved: Option<Reservation>,
+    /// Mailboxes with something for their sinks.
+    mail: VecDeque<u32>,
+    /// Events that the host has to keep on disk.
+    spills: VecDeque<(u32, Arc<Event>)>,
+    /// The newest time seen, ns.
+    now: i64,
     /// No operator's deadline is before this; it may be earlier than the earliest.
     due: i64,
 }
@@ -208,6 +242,13 @@ impl Engine {
             next: None,
             failures: VecDeque::new(),
             out: Out::default(),
+            gates: 0,
+            topology: 0,
+            reserved: HashMap::new(),
+            turn_reserved: None,
+            mail: VecDeque::new(),
+            spills: VecDeque::new(),
+            now: 0,
             due: i64::MAX,
         }
     }
@@ -232,6 +273,8 @@ impl Engine {
             others: 0,
             tracks: Vec::new(),
             owners: 0,
+            lane: Lane::Metadata,
+            gates: None,
         });
         self.by_tag.insert(tag, self.routes.len() - 1);
         self.routes.len() - 1
@@ -318,13 +361,26 @@ impl Engine {
 
     /// Number an event and queue it for its turn.
     pub fn publish(&mut self, route: usize, mut input: Input) -> Result<Arc<Event>, Refused> {
+        self.publish_taking(route, &mut input)
+    }
+
+    /// As `publish`; what is refused is left in `input`.
+    pub fn publish_taking(
+        &mut self,
+        route: usize,
+        input: &mut Input,
+    ) -> Result<Arc<Event>, Refused> {
         if self.routes[route].owners > 0 && !input.owner {
             return Err(Refused::Owned);
         }
-        if self.room() == 0 {
+        if !self.lane_has_room(route) {
             return Err(Refused::Full);
         }
-        let event = self.make(route, &mut input);
+        let reservation = self.spend(route, input)?;
+        let event = self.make(route, input);
+        if let Some(reservation) = reservation {
+            self.reserved.insert(event.id(), reservation);
+        }
         self.input.push_back((route, event.clone()));
         Ok(event)
     }

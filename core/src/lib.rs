@@ -10,6 +10,7 @@ pub mod event;
 pub mod ids;
 mod inlet;
 pub mod json;
+pub mod mailbox;
 pub mod node;
 pub mod operator;
 pub mod payload;

@@ -16,6 +16,10 @@ pub enum Overflow {
     DropNewest,
     /// The newest waiting event is replaced.
     CoalesceLatest,
+    /// Producers wait for credit; what an operator emits beyond it goes like `DropNewest`.
+    Block,
+    /// Producers get an error; else as `Block`.
+    Reject,
 }
 
 /// The queue with its accounting.
@@ -60,7 +64,9 @@ impl Ring {
             return was_empty;
         }
         match self.overflow {
-            Overflow::DropNewest => row.drop_pending(DropReason::OverflowNewest, 1),
+            Overflow::DropNewest | Overflow::Block | Overflow::Reject => {
+                row.drop_pending(DropReason::OverflowNewest, 1);
+            }
             Overflow::DropOldest => {
                 let lost = self.queue.pop_front();
                 self.queue.push_back(event);
@@ -121,6 +127,16 @@ impl Ring {
             row.pending -= 1;
             row.delivered += 1;
         }
+    }
+
+    /// Events it holds at most.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What it does when it is full.
+    pub fn overflow(&self) -> Overflow {
+        self.overflow
     }
 
     /// Events waiting.

@@ -94,6 +94,8 @@ pub(crate) fn overflow(name: &str) -> PyResult<Overflow> {
         "drop_oldest" => Ok(Overflow::DropOldest),
         "drop_newest" => Ok(Overflow::DropNewest),
         "coalesce_latest" => Ok(Overflow::CoalesceLatest),
+        "block" => Ok(Overflow::Block),
+        "reject" => Ok(Overflow::Reject),
         _ => Err(PyValueError::new_err(format!(
             "unknown overflow rule {name}"
         ))),

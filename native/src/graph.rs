@@ -167,6 +167,21 @@ impl GraphBase {
 }
 
 impl GraphBase {
+    pub(crate) fn hang_mailbox(&self, route: usize, name: String, kind: Kind, host: Host) -> u32 {
+        self.hang(route, name, "mailbox", kind, false, Some(host))
+    }
+
+    /// Something has to be done at that time, if not before.
+    pub(crate) fn due_by(&self, py: Python<'_>, deadline: i64) -> PyResult<()> {
+        let mut state = self.state();
+        if deadline >= state.engine.due() {
+            return Ok(());
+        }
+        state.engine.due_by(deadline);
+        drop(state);
+        self.ring_at(py, deadline)
+    }
+
     /// Set the alarm to a deadline; the first one starts the thread that sleeps on it.
     pub(crate) fn ring_at(&self, py: Python<'_>, due: i64) -> PyResult<()> {
         self.bell.set((due < i64::MAX).then_some(due));
@@ -601,8 +616,8 @@ impl GraphBase {
 
     /// How many events may be published on a route now without waiting.
     fn room_for(&self, py: Python<'_>, r: &Bound<'_, RouteBase>) -> PyResult<usize> {
-        self.index(py, r)?;
-        Ok(self.state().engine.room())
+        let index = self.index(py, r)?;
+        Ok(self.state().engine.available(index))
     }
 
     /// Now, in ns of the graph's clock.
@@ -620,12 +635,13 @@ impl GraphBase {
         self.state().engine.deadline()
     }
 
-    /// Call `call` once when the input queue has room again.
-    fn when_room(&self, py: Python<'_>, call: Py<PyAny>) -> PyResult<()> {
+    /// Call `call` once when an event of the route may be published again.
+    fn when_room(&self, py: Python<'_>, call: Py<PyAny>, r: &Bound<'_, RouteBase>) -> PyResult<()> {
+        let index = self.index(py, r)?;
         locked(&self.rooms).push(call);
         self.waiting.store(true, Ordering::Release);
-        let state = self.state();
-        let room = state.engine.room() > 0 && state.owner.is_none();
+        let mut state = self.state();
+        let room = state.owner.is_none() && state.engine.admits(index, 0);
         drop(state);
         if room {
             let calls = std::mem::take(&mut *locked(&self.rooms));
@@ -636,20 +652,28 @@ impl GraphBase {
         Ok(())
     }
 
-    /// Forward every event of `source` to `sink`; cycles are refused (S5).
+    /// Forward every event of `source` to `sink`; cycles are refused (S5). `propagate`: what is behind it holds producers up.
     fn attach_forward(
         &self,
         py: Python<'_>,
         source: &Bound<'_, RouteBase>,
         sink: &Bound<'_, RouteBase>,
         name: String,
+        propagate: bool,
     ) -> PyResult<u32> {
         let from = self.index(py, source)?;
         let to = self.index(py, sink)?;
         if self.state().engine.would_cycle(from, to) {
             return Err(cycle(py, &source.get().text));
         }
-        Ok(self.hang(from, name, "connect", Kind::Forward(to), false, None))
+        Ok(self.hang(
+            from,
+            name,
+            "connect",
+            Kind::Forward(to, propagate),
+            false,
+            None,
+        ))
     }
 
     /// Take an edge or a node off. Idempotent.

@@ -16,6 +16,8 @@ pub(crate) enum Host {
     Observe(Py<PyAny>),
     Node(Functions),
     Wake(Option<Py<PyAny>>),
+    /// A mailbox: who is told of entries, and what keeps those that do not fit.
+    Mail(Py<PyAny>, Option<crate::mailbox::Spill>),
 }
 
 /// The foreign functions of a node: for each foreign stage a run of them, and what takes the results.

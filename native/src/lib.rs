@@ -8,6 +8,7 @@ mod errors;
 mod event;
 mod graph;
 mod hosts;
+mod mailbox;
 mod publish;
 mod queue;
 mod reading;
@@ -31,6 +32,8 @@ mod _native {
     use crate::event::Event;
     #[pymodule_export]
     use crate::graph::GraphBase;
+    #[pymodule_export]
+    use crate::mailbox::{MailboxBase, attach_mailbox, credit_rows, mailbox_of};
     #[pymodule_export]
     use crate::queue::{Batch, Queue};
     #[pymodule_export]

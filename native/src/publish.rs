@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use meshfold_core::engine::{Input, Refused};
+use meshfold_core::engine::Input;
 use meshfold_core::event::Event as Inner;
 use meshfold_core::trace::Outside;
 use meshfold_core::value::Codec;
@@ -121,14 +121,8 @@ impl GraphBase {
         }
         drop(state);
         let mut made = None;
-        let mut input = Some(input);
         self.submit(py, &route.text, full, |engine| {
-            if engine.room() == 0 {
-                return Err(Refused::Full);
-            }
-            if let Some(input) = input.take() {
-                made = Some(engine.publish(index, input)?);
-            }
+            made = Some(engine.publish_taking(index, &mut input)?);
             Ok(())
         })?;
         let made =

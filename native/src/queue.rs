@@ -68,6 +68,9 @@ impl Queue {
             .ring(self.edge)
             .map(|ring| ring.take(max))
             .unwrap_or_default();
+        if !taken.is_empty() {
+            graph.let_on(py)?;
+        }
         taken
             .into_iter()
             .map(|inner| graph.event(py, inner))

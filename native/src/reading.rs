@@ -33,7 +33,7 @@ pub(crate) fn connections(
     let edges = state.engine.edges().into_iter();
     edges
         .filter_map(|(_, edge)| match edge.kind {
-            Kind::Forward(sink) => Some((
+            Kind::Forward(sink, _) => Some((
                 edge.name.clone(),
                 state.routes[edge.route].clone_ref(py),
                 state.routes[sink].clone_ref(py),

@@ -4,7 +4,7 @@
 //! never held while waiting.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meshfold_core::engine::{Call, Engine, INPUT_EVENTS_MAX, Outcome, Refused, Step};
 use meshfold_core::event::Event;
@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::errors::error;
 use crate::graph::{FAILURES_MAX, GraphBase, locked};
 use crate::hosts::Host;
+use crate::mailbox::{lane_of, no_credit, too_large};
 
 /// What to do when the input queue has no room.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,7 @@ impl GraphBase {
         full: Full,
         mut put: impl FnMut(&mut Engine) -> Result<(), Refused>,
     ) -> PyResult<()> {
+        let mut waited = None;
         loop {
             let mut state = self.state();
             let refused = match put(&mut state.engine) {
@@ -48,10 +50,28 @@ impl GraphBase {
                 Refused::Full if inside || full == Full::Raise => {
                     return Err(no_room(py, text, inside));
                 }
+                Refused::NoCredit(edge) | Refused::Rejected(edge)
+                    if inside || full == Full::Raise || refused == Refused::Rejected(edge) =>
+                {
+                    let state = self.state();
+                    let (name, row) = (state.engine.name(edge), state.engine.credit_of(edge));
+                    drop(state);
+                    let rejected = refused == Refused::Rejected(edge);
+                    let class = if rejected { "QueueFull" } else { "WouldBlock" };
+                    let capacity = row.map_or(0, |row| row.capacity);
+                    return Err(no_credit(py, class, text, &name, capacity));
+                }
+                Refused::NoCredit(edge) | Refused::Rejected(edge) => {
+                    self.wait_for_credit(py, text, edge, &mut waited)?;
+                }
+                Refused::TooLarge(edge, most) => {
+                    let name = self.state().engine.name(edge);
+                    return Err(too_large(py, text, &name, most));
+                }
                 Refused::Full => {
                     py.detach(|| {
                         let mut state = self.state();
-                        if state.engine.room() == 0 {
+                        if !state.engine.room_in(lane_of(text)) {
                             state.sleepers += 1;
                             let waited =
                                 self.changed.wait_timeout(state, Duration::from_millis(100));
@@ -75,6 +95,57 @@ impl GraphBase {
                 }
             }
         }
+    }
+
+    /// Wait for credit on an edge, without the interpreter lock; what was numbered before goes on meanwhile.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the binding is where waiting is measured"
+    )]
+    fn wait_for_credit(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        edge: u32,
+        since: &mut Option<Instant>,
+    ) -> PyResult<()> {
+        self.run(py)?;
+        let since = *since.get_or_insert_with(Instant::now);
+        let limit = self.state().engine.block_ns(edge);
+        if limit > 0 && since.elapsed() >= Duration::from_nanos(limit.unsigned_abs()) {
+            let state = self.state();
+            let (name, row) = (state.engine.name(edge), state.engine.credit_of(edge));
+            drop(state);
+            let capacity = row.map_or(0, |row| row.capacity);
+            return Err(no_credit(py, "QueueFull", text, &name, capacity));
+        }
+        py.detach(|| {
+            let mut state = self.state();
+            if state
+                .engine
+                .credit_of(edge)
+                .is_some_and(|row| row.available > 0)
+            {
+                return;
+            }
+            state.engine.waits_for(edge, true);
+            state.sleepers += 1;
+            let waited = self.changed.wait_timeout(state, Duration::from_millis(100));
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.sleepers -= 1;
+            state.engine.waits_for(edge, false);
+        });
+        py.check_signals()
+    }
+
+    /// Credit has come back: whoever waits for it looks again.
+    pub(crate) fn let_on(&self, py: Python<'_>) -> PyResult<()> {
+        if self.state().sleepers > 0 {
+            self.changed.notify_all();
+        }
+        let mut interrupted = None;
+        self.wake_waiting(py, &mut interrupted);
+        interrupted.map_or(Ok(()), Err)
     }
 
     /// Run the turn unless another thread does, or nothing is to be done.
@@ -108,7 +179,7 @@ impl GraphBase {
             let room = state.engine.room() > 0;
             let sleepers = state.sleepers > 0;
             let (host, route) = match &step {
-                Step::Ready(id) => (state.host(*id), None),
+                Step::Ready(id) | Step::Spill(id, _) | Step::Refill(id) => (state.host(*id), None),
                 Step::Observe(id, event) => (state.host(*id), state.route_of(py, event)),
                 Step::Apply(call) => (state.host(call.node), None),
                 Step::Failed(..) | Step::Idle => (None, None),
@@ -132,10 +203,23 @@ impl GraphBase {
                     if sleepers {
                         self.changed.notify_all();
                     }
-                    if let Some(Host::Wake(Some(wake))) = host.as_deref() {
+                    if let Some(Host::Wake(Some(wake)) | Host::Mail(wake, _)) = host.as_deref() {
                         let result = wake.call0(py).map(|_| ());
                         self.note(py, edge, result, &mut interrupted);
                     }
+                }
+                Step::Spill(edge, event) => match host.as_deref() {
+                    Some(host) => self.keep_spilled(py, edge, &event, host),
+                    None => self.state().engine.spilled(edge, &event, false),
+                },
+                Step::Refill(edge) => {
+                    let came = host
+                        .as_deref()
+                        .map_or(Ok(false), |host| self.bring_back(py, edge, host));
+                    if !matches!(came, Ok(true)) {
+                        self.state().engine.give_up_refill(edge);
+                    }
+                    self.note(py, edge, came.map(|_| ()), &mut interrupted);
                 }
                 Step::Observe(edge, event) => {
                     if let (Some(Host::Observe(callback)), Some(route)) = (host.as_deref(), route) {

@@ -11,6 +11,7 @@ use pyo3::types::PyBytes;
 
 use crate::errors::error;
 use crate::graph::{GraphBase, NUMBERS};
+use crate::mailbox::lane_of;
 use crate::route::RouteBase;
 
 /// How often an address is tried to be taken over while others publish on it.
@@ -108,6 +109,9 @@ impl GraphBase {
     ) -> (usize, Option<Py<RouteBase>>) {
         let mut state = self.state();
         let index = state.engine.route(route.get().tag, route.get().codec);
+        if index == state.routes.len() {
+            state.engine.set_lane(index, lane_of(&route.get().text));
+        }
         if index == state.routes.len() {
             state.routes.push(route.clone().unbind());
             return (index, None);

@@ -19,7 +19,7 @@ impl Engine {
             || self
                 .edges
                 .values()
-                .any(|edge| matches!(edge.kind, super::Kind::Forward(to) if to == route));
+                .any(|edge| matches!(edge.kind, super::Kind::Forward(to, _) if to == route));
         r.edges.is_empty() && r.tracks.is_empty() && !written
     }
 

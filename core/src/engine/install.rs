@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Edge, Engine, Kind};
+use super::{Edge, Engine, Kind, Spent};
 use crate::counters::Ledger;
 use crate::node::{Description, Node, Sink, Spec, Stage, StageDescription};
 use crate::operator::BuildError;
@@ -28,7 +28,7 @@ impl Engine {
         replay: bool,
     ) -> u32 {
         let id = self.hang(route, name, label.into(), kind);
-        if let Kind::Forward(sink) = self.edges[&id].kind {
+        if let Kind::Forward(sink, _) = self.edges[&id].kind {
             let rank = self.routes[route].rank + 1;
             self.raise(sink, rank);
         }
@@ -53,8 +53,11 @@ impl Engine {
             label,
             route,
             kind,
+            spent: Spent::default(),
             ledger,
         };
+        self.gates += usize::from(edge.is_gate());
+        self.topology += 1;
         self.edges.insert(id, edge);
         let r = &mut self.routes[route];
         r.edges.push(id);
@@ -121,17 +124,17 @@ impl Engine {
             }
             self.routes[route].rank = rank;
             for id in &self.routes[route].edges {
-                match self.edges[id].kind {
-                    Kind::Forward(sink) => open.push((sink, rank + 1)),
+                match &self.edges[id].kind {
+                    Kind::Forward(sink, _) => open.push((*sink, rank + 1)),
                     Kind::Port(node, ..) => {
-                        if let Some(node) = self.nodes.get_mut(&node) {
+                        if let Some(node) = self.nodes.get_mut(node) {
                             node.rank = node.rank.max(rank + 1);
                             if !node.boundary {
                                 open.extend(node.outputs().map(|sink| (sink, node.rank)));
                             }
                         }
                     }
-                    Kind::Direct | Kind::Queue(_) => {}
+                    Kind::Direct | Kind::Queue(_) | Kind::Mail(_) => {}
                 }
             }
         }
@@ -154,8 +157,11 @@ impl Engine {
         let r = &mut self.routes[edge.route];
         r.edges.retain(|&other| other != id);
         r.others -= usize::from(!matches!(edge.kind, Kind::Direct));
+        self.gates -= usize::from(edge.is_gate());
+        self.topology += 1;
         match &mut edge.kind {
             Kind::Queue(ring) => ring.close(),
+            Kind::Mail(mail) => mail.mailbox.close(),
             _ => edge.ledger.close(DropReason::Closed),
         }
         Some(edge)
@@ -173,13 +179,13 @@ impl Engine {
                 continue;
             }
             for id in &self.routes[route].edges {
-                match self.edges[id].kind {
-                    Kind::Forward(to) => open.push(to),
+                match &self.edges[id].kind {
+                    Kind::Forward(to, _) => open.push(*to),
                     Kind::Port(node, ..) => {
-                        let node = self.nodes.get(&node).filter(|node| !node.boundary);
+                        let node = self.nodes.get(node).filter(|node| !node.boundary);
                         open.extend(node.into_iter().flat_map(Node::outputs));
                     }
-                    Kind::Direct | Kind::Queue(_) => {}
+                    Kind::Direct | Kind::Queue(_) | Kind::Mail(_) => {}
                 }
             }
         }

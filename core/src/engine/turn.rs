@@ -24,6 +24,10 @@ pub enum Step {
     Apply(Box<Call>),
     /// Wake the reader of this edge's queue.
     Ready(u32),
+    /// Keep this event of the mailbox of this edge on disk, then call `spilled`.
+    Spill(u32, Arc<Event>),
+    /// Bring back what the mailbox of this edge has on disk, as far as it fits, by `refill`.
+    Refill(u32),
     /// A node (or an edge) failed on an item; it has been counted.
     Failed(u32, String),
     /// The turn is over.
@@ -108,6 +112,8 @@ impl Engine {
                 }
             } else if let Some(arrival) = self.arrivals.pop() {
                 self.enter(&arrival);
+            } else if let Some((edge, event)) = self.spills.pop_front() {
+                return Step::Spill(edge, event);
             } else if let Some(edge) = self.wakes.pop_front() {
                 return Step::Ready(edge);
             } else if let Some((id, event, replay)) = self.observers.pop_front() {
@@ -120,9 +126,17 @@ impl Engine {
                 if self.tracer.is_open() {
                     self.tracer.finish();
                 }
+                self.release_turn();
                 let Some((route, event)) = self.input.pop_front() else {
-                    return Step::Idle;
+                    match self.deliver_mail() {
+                        Some(step) => return step,
+                        None if self.input.is_empty() => return Step::Idle,
+                        None => continue,
+                    }
                 };
+                if !self.reserved.is_empty() {
+                    self.turn_reserved = self.reserved.remove(&event.id());
+                }
                 self.arrive(route, &event);
             }
         }
@@ -134,6 +148,9 @@ impl Engine {
             && self.stack.is_empty()
             && self.arrivals.is_empty()
             && self.wakes.is_empty()
+            && self.spills.is_empty()
+            && self.mail.is_empty()
+            && self.turn_reserved.is_none()
             && self.observers.is_empty()
             && self.failures.is_empty()
             && self.next.is_none()
@@ -151,6 +168,7 @@ impl Engine {
     /// Store an event and line up whoever reads it.
     pub(super) fn arrive(&mut self, route: usize, event: &Arc<Event>) {
         self.record(event);
+        self.now = self.now.max(event.ingest);
         let r = &mut self.routes[route];
         r.keep(event);
         for place in 0..r.edges.len() {
@@ -165,7 +183,8 @@ impl Engine {
                     }
                 }
                 Kind::Direct => self.observers.push_back((id, event.clone(), false)),
-                Kind::Forward(_) | Kind::Port(..) => self.line_up(id, event.clone(), false),
+                Kind::Mail(_) => self.post(id, event),
+                Kind::Forward(..) | Kind::Port(..) => self.line_up(id, event.clone(), false),
             }
         }
     }
@@ -222,13 +241,13 @@ impl Engine {
                     item,
                 });
             }
-            Kind::Forward(sink) => {
+            Kind::Forward(sink, _) => {
                 let item = Item::enter(&arrival.event, Value::None, 0);
                 let name = edge.label.clone();
                 let event = self.derive(sink, item, arrival.event.payload.clone(), &name);
                 self.arrive(sink, &event);
             }
-            Kind::Direct | Kind::Queue(_) => {}
+            Kind::Direct | Kind::Queue(_) | Kind::Mail(_) => {}
         }
     }
 
@@ -454,12 +473,17 @@ impl Engine {
             .nodes
             .values()
             .flat_map(|node| node.native().filter_map(|(_, op)| op.deadline()));
-        deadlines.min()
+        deadlines.chain(self.mail_deadlines()).min()
     }
 
     /// No operator acts by time before this; cheap, and perhaps earlier than `deadline`; the largest number if none waits.
     pub fn due(&self) -> i64 {
         self.due
+    }
+
+    /// Something has to be done at that time, if not before.
+    pub fn due_by(&mut self, deadline: i64) {
+        self.due = self.due.min(deadline);
     }
 
     /// The host's wall clock was set by so many ns.
@@ -476,6 +500,8 @@ impl Engine {
 
     /// The host's clock has reached `now`: operators whose deadline is past act. Call `step` until it is idle after.
     pub fn advance(&mut self, now: i64) {
+        self.now = self.now.max(now);
+        self.tick_mail(now);
         let mut due: Vec<(u32, usize)> = Vec::new();
         for (id, node) in &self.nodes {
             for (stage, operator) in node.native() {

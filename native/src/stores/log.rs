@@ -25,6 +25,27 @@ impl EventLogBase {
     pub(crate) fn append_inner(&self, events: &[Arc<Inner>]) -> Result<u64, StoreError> {
         locked(&self.log).append(events)
     }
+
+    pub(crate) fn read_inner(
+        &self,
+        first: u64,
+        max: usize,
+        bytes: usize,
+    ) -> Result<Vec<(u64, Inner)>, StoreError> {
+        locked(&self.log).read(first, max, bytes)
+    }
+
+    pub(crate) fn forget_inner(&self, index: u64) -> Result<u64, StoreError> {
+        locked(&self.log).forget_before(index)
+    }
+
+    pub(crate) fn first_number(&self) -> u64 {
+        locked(&self.log).first()
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        locked(&self.log).next()
+    }
 }
 
 #[pymethods]

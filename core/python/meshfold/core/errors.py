@@ -21,6 +21,7 @@ __all__ = (
     "GrantExpired",
     "GrantRevoked",
     "KeyMissing",
+    "LeaseExpired",
     "MeshError",
     "MeshfoldError",
     "NoQuorum",
@@ -149,6 +150,15 @@ class StoreUnavailable(CoreError):
 
     code = "core.store_unavailable"
     retryable = True
+
+
+class LeaseExpired(CoreError):
+    """A delivery was settled too late: its entry was given to somebody else, or waits again (S13).
+
+    Fields: `event`, `ticket`, `current` (the ticket of who has it now, or None).
+    """
+
+    code = "core.lease_expired"
 
 
 class VersionConflict(CoreError):

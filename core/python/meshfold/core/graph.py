@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshfold._native import route_of, wall_ns
 from meshfold.core.access import Access, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
-from meshfold.core.errors import SchemaMismatch, WiringError, WouldBlock
+from meshfold.core.errors import WiringError, WouldBlock
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
+from meshfold.core.flow_graph import Flow
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
-from meshfold.core.manifest.graph import Declared
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline
@@ -32,7 +32,7 @@ from meshfold.core.ports import Clock
 from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
 from meshfold.core.shapes import Shapes
-from meshfold.core.stream import Edge, Stream, Subscription, Wake
+from meshfold.core.stream import Stream, Subscription, Wake
 from meshfold.core.tap import Tap
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Declared, Shapes):
+class Graph(Flow, Shapes):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -86,6 +86,7 @@ class Graph(Declared, Shapes):
         self._scheduler, self._shadows, self._loops = None, {}, {}
         self._installed, self._retention = {}, {}
         self._access = Access(partial(_wall, weakref.ref(self)))
+        self.begin_flow()
         self.on_timed(partial(start_alarm, weakref.ref(self)))
         return self
 
@@ -100,7 +101,7 @@ class Graph(Declared, Shapes):
                 return self.try_publish(r, value, **envelope)
             except WouldBlock:
                 loop, room = asyncio.get_running_loop(), asyncio.Event()
-                self.when_room(partial(_set, loop, room))
+                self.when_room(partial(_set, loop, room), r)
                 await room.wait()
 
     def publish_many(
@@ -206,22 +207,6 @@ class Graph(Declared, Shapes):
             r, f"stream {r.text}", "stream", _positive(capacity), _rule(overflow), replay_latest, wake
         )
         return Stream(self, queue, wake)
-
-    def connect(self, source: Route[T], sink: Route[T]) -> Edge:
-        """Forward every event of `source` to `sink` as an event of its own with the source as parent (S5).
-
-        :raises SchemaMismatch: if the schemas differ
-        :raises WiringError: if it would close a cycle
-        """
-        if source.schema.id != sink.schema.id:
-            raise SchemaMismatch(
-                f"{source.text} carries {source.schema.name}, {sink.text} carries {sink.schema.name}",
-                fix="convert with pipe(source).map(...).into(sink)",
-                route=sink.text,
-                expected=sink.schema.name,
-                found=source.schema.name,
-            )
-        return Edge(self, self.attach_forward(source, sink, f"{source.text} -> {sink.text}"), sink=sink)
 
     def pipe(self, r: Route[T]) -> Pipeline[T]:
         """Begin a pipeline: `.map(f)`, `.filter(f)`, ended by `.into(route)` or `.observe(fn)`."""
@@ -386,7 +371,7 @@ def _positive(capacity: int) -> int:
 
 
 def _rule(overflow: str) -> str:
-    rules = ("drop_oldest", "drop_newest", "coalesce_latest")
+    rules = ("drop_oldest", "drop_newest", "coalesce_latest", "block", "reject")
     if overflow not in rules:
         raise WiringError(
             f"unknown overflow rule {overflow!r}", fix=f"use one of {', '.join(rules)}", item="overflow"

@@ -189,7 +189,7 @@ class Appender(Edge, Generic[T]):
 
     def __init__(self, log: EventLog[T], graph: Graph, source: Route[T], committed: Route[T] | None) -> None:
         queue = graph.attach_queue(
-            source, f"log {log.path.name}", "log", self.WAITING_MAX, "drop_newest", False, None
+            source, f"log {log.path.name}", "log", self.WAITING_MAX, "block", False, None
         )
         super().__init__(graph, queue.edge)
         self._log = log

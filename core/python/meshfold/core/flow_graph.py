@@ -1,0 +1,248 @@
+"""The part of `Graph` that connects routes and says how what flows is held back (S5 to S8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from meshfold._native import credit_rows, mailbox_of
+from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.mailbox import Mailbox, MailboxDescriptor, MailboxSnapshot, snapshot_of
+from meshfold.core.manifest.graph import Declared
+from meshfold.core.policy import (
+    CREDIT_CLASSES,
+    CreditInfo,
+    EdgeDescription,
+    FlowPolicy,
+    FlowSnapshot,
+    builtin_policy,
+    resolve,
+)
+from meshfold.core.route import Route
+from meshfold.core.schema import Schema
+from meshfold.core.stream import Edge
+
+if TYPE_CHECKING:
+    from meshfold.core.graph import Graph
+
+__all__ = ("Flow",)
+
+T = TypeVar("T")
+
+
+class Flow(Declared):
+    """The part of `Graph` that installs connections and mailboxes, and tells about credit."""
+
+    _flow_default: FlowPolicy | None
+    _flow_sources: dict[Route[Any], FlowPolicy]
+    _flow_sinks: dict[Route[Any], FlowPolicy]
+    _flow_edges: dict[int, FlowPolicy]
+    #: by name: what it is and its edge. Not the object, which holds the graph where no garbage collector sees it.
+    _mailboxes: dict[str, tuple[MailboxDescriptor, int]]
+
+    def begin_flow(self) -> None:
+        """Begin with nothing configured."""
+        self._flow_default = None
+        self._flow_sources, self._flow_sinks, self._flow_edges, self._mailboxes = {}, {}, {}, {}
+
+    def connect(
+        self, source: Route[T] | Mailbox[T], sink: Route[T] | Mailbox[T], *, flow: FlowPolicy | None = None
+    ) -> Edge:
+        """Forward every event of `source` to `sink` as an event of its own with the source as parent (S5).
+
+        A mailbox is meant by its ingress as a sink and by what it delivers as a source. The policy is composed of `flow`,
+        the sink's, the source's, the mailboxes', the graph's and the built-in one, field by field (S8); `queued` puts a
+        queue of the credit class's window in between, with its overflow rule.
+
+        :raises SchemaMismatch: if the schemas differ
+        :raises WiringError: if it would close a cycle that nothing cuts, or a mailbox takes no further consumer
+        """
+        into = sink.ingress if isinstance(sink, Mailbox) else sink
+        out = source.ingress if isinstance(source, Mailbox) else source
+        if out.schema.id != into.schema.id:
+            raise SchemaMismatch(
+                f"{out.text} carries {out.schema.name}, {into.text} carries {into.schema.name}",
+                fix="convert with pipe(source).map(...).into(sink)",
+                route=into.text,
+                expected=into.schema.name,
+                found=out.schema.name,
+            )
+        policy = self.resolve_flow(source, sink, flow)
+        if isinstance(source, Mailbox):
+            edge: Edge = source.connect(into)
+        elif policy.async_boundary == "queued" and not isinstance(sink, Mailbox):
+            edge = self._queued(out, into, policy)
+        else:
+            name = f"{out.text} -> {into.text}"
+            edge = Edge(
+                self._graph(),
+                self.attach_forward(out, into, name, policy.backpressure == "propagate"),
+                sink=into,
+            )
+        self._flow_edges[edge.number] = policy
+        return edge
+
+    def _queued(self, source: Route[T], sink: Route[T], policy: FlowPolicy) -> Mailbox[T]:
+        window = CREDIT_CLASSES[policy.credit_class or "default"]
+        overflow: Any = policy.overflow
+        if overflow == "spill_to_store":
+            raise WiringError(
+                "an edge has no folder to spill to",
+                fix="put a mailbox with spill= in between",
+                item=sink.text,
+            )
+        if policy.backpressure == "isolate" and overflow in ("block", "reject_write", "deadline_drop"):
+            overflow = "drop_newest"
+        descriptor = MailboxDescriptor(
+            window.envelopes, "mpmc_unique", overflow_policy=overflow, max_bytes=window.payload_bytes
+        )
+        queue: Mailbox[T] = Mailbox(
+            self._graph(),
+            f"{source.text} -> {sink.text}",
+            descriptor,
+            source.schema,
+            ingress=source,
+            flow=policy,
+        )
+        queue.connect(sink)
+        return queue
+
+    def resolve_flow(
+        self,
+        source: Route[Any] | Mailbox[Any],
+        sink: Route[Any] | Mailbox[Any],
+        edge: FlowPolicy | None = None,
+    ) -> FlowPolicy:
+        """The policy of an edge: for each field the first that is set (S8)."""
+        into = sink.ingress if isinstance(sink, Mailbox) else sink
+        out = source.ingress if isinstance(source, Mailbox) else source
+        return resolve(
+            [
+                edge,
+                self._flow_sinks.get(into),
+                self._flow_sources.get(out),
+                sink.flow if isinstance(sink, Mailbox) else None,
+                source.flow if isinstance(source, Mailbox) else None,
+                self._flow_default,
+                builtin_policy(out),
+            ]
+        )
+
+    def configure_flow_defaults(self, policy: FlowPolicy) -> None:
+        """Set what edges made from now on get where nothing nearer says otherwise."""
+        self._flow_default = policy
+
+    def configure_source_flow(self, r: Route[Any], policy: FlowPolicy) -> None:
+        """Set what edges from this route get, made from now on."""
+        self._flow_sources[r] = policy
+
+    def configure_sink_flow(self, r: Route[Any], policy: FlowPolicy) -> None:
+        """Set what edges to this route have to have, made from now on."""
+        self._flow_sinks[r] = policy
+
+    def mailbox(
+        self,
+        name: str,
+        descriptor: MailboxDescriptor | None = None,
+        *,
+        schema: Schema[T],
+        poison: Route[T] | None = None,
+    ) -> Mailbox[T]:
+        """Install a mailbox (S12 to S14).
+
+        :param poison: where goes what no consumer could work off; None: a route of its own
+        :raises WiringError: if one of that name is installed, or the descriptor does not hold together
+        :raises StoreUnavailable: if its folder cannot be used
+        """
+        found = self._mailboxes.get(name)
+        if found is not None and mailbox_of(self, found[1]) is not None:
+            raise WiringError(f"a mailbox named {name} exists", fix="use another name", item=name)
+        box = Mailbox(self._graph(), name, descriptor or MailboxDescriptor(), schema, poison=poison)
+        self._mailboxes[name] = (box.descriptor, box.number)
+        return box
+
+    def mailbox_snapshot(self, name: str) -> MailboxSnapshot:
+        """A mailbox now.
+
+        :raises WiringError: if there is none of that name
+        """
+        found = self._mailboxes.get(name)
+        base = None if found is None else mailbox_of(self, found[1])
+        if found is None or base is None:
+            raise WiringError(f"no mailbox is named {name}", fix="make it with graph.mailbox", item=name)
+        return snapshot_of(self._graph(), name, found[0], base)
+
+    def credit_snapshot(self) -> list[CreditInfo]:
+        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections."""
+        names = {row[0]: row for row in self.edge_rows()}
+        found: list[CreditInfo] = []
+        for row in credit_rows(self):
+            _, name, label, r, *_ = names[row["edge"]]
+            found.append(
+                CreditInfo(
+                    edge=row["edge"],
+                    name=name,
+                    route=r.text,
+                    authority="mailbox" if label == "mailbox" else "consumer",
+                    capacity=row["capacity"],
+                    available=row["available"],
+                    bytes_max=row["bytes_max"],
+                    available_bytes=row["available_bytes"],
+                    gate=row["gate"],
+                    granted=row["capacity"] + row["returned"],
+                    spent=row["spent"],
+                    on_the_way=row["on_the_way"],
+                    waiting=row["waiting"],
+                    waits=row["waits"],
+                    rejected=row["rejected"],
+                )
+            )
+        return found
+
+    def describe_edge(self, edge: Edge | int) -> EdgeDescription:
+        """An edge with its counters' name, its credit, and the policy that the engine executes for it.
+
+        :raises WiringError: if there is no such edge
+        """
+        number = edge if isinstance(edge, int) else edge.number
+        for row in self.edge_rows():
+            if row[0] == number:
+                _, name, label, r, *_ = row
+                break
+        else:
+            raise WiringError(f"no edge has the number {number}", fix="see graph.edges()", item="edge")
+        credit = next((info for info in self.credit_snapshot() if info.edge == number), None)
+        flow = self._flow_edges.get(number)
+        if flow is None:
+            overflow = next((row["overflow"] for row in credit_rows(self) if row["edge"] == number), None)
+            flow = resolve([_as_built(overflow), builtin_policy(r)])
+        return EdgeDescription(number, name, label, r.text, flow, credit)
+
+    def flow_snapshot(self, r: Route[Any]) -> FlowSnapshot:
+        """What holds a route up now."""
+        credits = {info.edge: info for info in self.credit_snapshot()}
+        dropped: dict[str, int] = {}
+        depth = blocked = 0
+        for number, _, _, at, row, *_ in self.edge_rows():
+            if at != r:
+                continue
+            for reason, count in row[2].items():
+                dropped[reason] = dropped.get(reason, 0) + count
+            depth = max(depth, row[3])
+            if number in credits:
+                blocked += credits[number].waiting
+        policy = resolve(
+            [self._flow_sinks.get(r), self._flow_sources.get(r), self._flow_default, builtin_policy(r)]
+        )
+        lane = CREDIT_CLASSES[builtin_policy(r).credit_class or "default"].lane
+        return FlowSnapshot(r.text, self.room_for(r), blocked, dropped, depth, lane, policy)
+
+    def _graph(self) -> Graph:
+        return cast("Graph", self)
+
+
+def _as_built(overflow: str | None) -> FlowPolicy | None:
+    """The policy of a queue that was made with an overflow rule."""
+    if not overflow:
+        return None
+    held = overflow in ("block", "reject_write", "deadline_drop")
+    return FlowPolicy("propagate" if held else "isolate", None, None, "queued", overflow)
