@@ -3,12 +3,13 @@
 //! It sleeps by the monotonic clock, so a wall clock that is set meanwhile neither wakes it early nor late; how far the
 //! wall clock was set is told, so that deadlines told in it can be moved along.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 
-use crate::graph::locked;
+use crate::graph::{GraphBase, locked};
 
 /// A wall clock that deviates by less is taken to be slewed, not set.
 const STEP: Duration = Duration::from_millis(200);
@@ -121,5 +122,36 @@ impl Alarm {
                     .0;
             }
         })
+    }
+}
+
+impl GraphBase {
+    /// Something has to be done at that time, if not before.
+    pub(crate) fn due_by(&self, py: Python<'_>, deadline: i64) -> PyResult<()> {
+        let mut state = self.state();
+        if deadline >= state.engine.due() {
+            return Ok(());
+        }
+        state.engine.due_by(deadline);
+        drop(state);
+        self.ring_at(py, deadline)
+    }
+
+    /// Set the alarm to a deadline; the first one starts the thread that sleeps on it.
+    pub(crate) fn ring_at(&self, py: Python<'_>, due: i64) -> PyResult<()> {
+        self.bell.set((due < i64::MAX).then_some(due));
+        if due < i64::MAX && !self.alarmed.swap(true, Ordering::AcqRel) {
+            let start = locked(&self.starter).take();
+            if let Some(start) = start {
+                start.call0(py)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GraphBase {
+    fn drop(&mut self) {
+        self.bell.close();
     }
 }

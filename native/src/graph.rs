@@ -91,9 +91,9 @@ pub(crate) struct GraphBase {
     pub(crate) rooms: Mutex<Vec<Py<PyAny>>>,
     pub(crate) grave: Grave,
     pub(crate) bell: Arc<Bell>,
-    alarmed: AtomicBool,
+    pub(crate) alarmed: AtomicBool,
     /// Called once, when the first operator waits for time.
-    starter: Mutex<Option<Py<PyAny>>>,
+    pub(crate) starter: Mutex<Option<Py<PyAny>>>,
     clock: Option<Py<PyAny>>,
     pub(crate) producer: Tag,
     incarnation: Tag,
@@ -169,35 +169,6 @@ impl GraphBase {
 impl GraphBase {
     pub(crate) fn hang_mailbox(&self, route: usize, name: String, kind: Kind, host: Host) -> u32 {
         self.hang(route, name, "mailbox", kind, false, Some(host))
-    }
-
-    /// Something has to be done at that time, if not before.
-    pub(crate) fn due_by(&self, py: Python<'_>, deadline: i64) -> PyResult<()> {
-        let mut state = self.state();
-        if deadline >= state.engine.due() {
-            return Ok(());
-        }
-        state.engine.due_by(deadline);
-        drop(state);
-        self.ring_at(py, deadline)
-    }
-
-    /// Set the alarm to a deadline; the first one starts the thread that sleeps on it.
-    pub(crate) fn ring_at(&self, py: Python<'_>, due: i64) -> PyResult<()> {
-        self.bell.set((due < i64::MAX).then_some(due));
-        if due < i64::MAX && !self.alarmed.swap(true, Ordering::AcqRel) {
-            let start = locked(&self.starter).take();
-            if let Some(start) = start {
-                start.call0(py)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for GraphBase {
-    fn drop(&mut self) {
-        self.bell.close();
     }
 }
 
