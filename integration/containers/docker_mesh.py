@@ -121,8 +121,8 @@ class ContainerMesh:
         self._boxes: list[Box] = []
         self._volumes: list[str] = []
 
-    def start(self) -> None:
-        """Make the mesh and bring up its three containers, the edge joining by token."""
+    def start(self, hub: str = "counting:collect", edge: str = "counting:count", read: str = "") -> None:
+        """Make the mesh and bring up its three containers with these apps, the edge joining by token."""
         self.network.create()
         for name in ("hub", "edge", "broker"):
             self._volumes.append(self._volume(name))
@@ -131,10 +131,11 @@ class ContainerMesh:
         self.nats = Box(self, "nats", self._nats, ["-c", "/broker/nats-server.conf", "-V"])
         self.nats.with_volume_mapping(self._volume("broker"), "/broker", "ro")
         self._up(self.nats, "Server is ready")
-        self.hub = self.node("hub", "counting:collect")
+        self.hub = self.node("hub", hub)
+        self.hub.with_env("MESHFOLD_READ", read)
         self._up(self.hub, "runs in mesh")
         token = self.hub.meshfold("invite", "edge")["token"]
-        self.edge = self.node("edge", "counting:count")
+        self.edge = self.node("edge", edge)
         self.edge.with_env("MESHFOLD_JOIN_TOKEN", token)
         self._up(self.edge, "runs in mesh")
 
@@ -158,7 +159,7 @@ class ContainerMesh:
         )
 
     def node(self, name: str, app: str) -> Box:
-        """A node that runs an app of `apps/`, not started yet."""
+        """A node that runs an app, of `apps/` or built in, not started yet."""
         box = Box(self, name, self.image.name, ["node", "run", "--app", app])
         box.with_envs(PYTHONPATH="/apps", CANARY_SECRET=self.secret, CANARY_OPEN=self.open)
         for path in self.image.mounts:

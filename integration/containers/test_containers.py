@@ -100,6 +100,35 @@ def test_edge_and_hub_exchange_events_that_the_broker_cannot_read(
     assert ROUTE in {row["route"] for row in opened["routes"]}
 
 
+def test_three_containers_give_the_sealed_routes_that_up_gives_on_one_machine(
+    engine: Any, until: Until
+) -> None:
+    """`init`, `invite`, `join` and `node run` instead of `up`: every route of its sampler, and nothing to read on the way."""
+    from docker_mesh import ContainerMesh
+    from meshfold.mesh.up.sampler import routes_of
+
+    routes = routes_of("edge")
+    mesh = ContainerMesh(engine)
+    try:
+        mesh.start(hub="reader", edge="sampler", read=",".join(r.text for r in routes.values()))
+
+        def delivered() -> dict[str, int]:
+            code, document, errors = mesh.hub.ask("audit", "flow")
+            assert code == 0, errors or document
+            assert document["unexplained"] == 0
+            return {row["route"]: row["delivered"] for row in document["routes"] if row["reader"] == "hub"}
+
+        until(lambda: all(delivered().get(r.text, 0) > 2 for r in routes.values()), "every route at the hub")
+        event = mesh.hub.meshfold("route", "latest", "edge/host/memory")
+        assert event["value"]["values"]["total"] > 0
+        seen = mesh.nats.text()
+    finally:
+        mesh.stop()
+    # The one route that is declared plaintext shows what would be seen of the others: the names in their values.
+    assert "rounds" in seen
+    assert not [name for name in ("percent", "bytes_sent", "ctx_switches", "processes") if name in seen]
+
+
 def test_a_node_has_no_rights_in_its_container(containers: ContainerMesh) -> None:
     script = (
         "import json, os, pathlib\n"
