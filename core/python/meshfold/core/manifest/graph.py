@@ -106,7 +106,8 @@ class Declared(Writes):
         from meshfold.core.manifest.document import read_manifest
 
         document = read_manifest(manifest)
-        graph = cls(**{"name": document.name, **options})
+        chosen: dict[str, Any] = {"name": document.name, **options}
+        graph = cls(**chosen)
         graph.plan(document, functions=functions).apply()
         return graph
 
@@ -136,7 +137,7 @@ class Declared(Writes):
     def _disconnect(self, source: str, sink: str) -> Callable[[], object]:
         graph = self._graph()
         for number, _, label, r, _ in graph.edge_rows():
-            if label != "connect" or r is None or r.address != source:
+            if label != "connect" or r.address != source:
                 continue
             before = connections(graph)
             graph.detach(number)
