@@ -52,3 +52,10 @@ async def test_m111_a_member_without_grants_learns_nothing(mesh: LocalMesh) -> N
                 assert isinstance(error, GrantDenied | WiringError), name
             else:
                 assert found["rows"] == [], name
+
+
+async def test_m102_an_ephemeral_route_is_not_shared(mesh: LocalMesh) -> None:
+    async with mesh.node("hub"), mesh.node("edge") as edge:
+        noise = edge.graph.ephemeral("edge", "noise", "a", schema=Schema.float(), ttl_s=60.0)
+        with pytest.raises(WiringError, match="private"):
+            edge.share(noise.route)

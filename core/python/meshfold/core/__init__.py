@@ -3,6 +3,7 @@
 from meshfold.core.access import Access, LocalGrant, Principal
 from meshfold.core.address import Address, escape_token, unescape_token
 from meshfold.core.clocks import ManualClock, SystemClock
+from meshfold.core.ephemeral import Ephemeral
 from meshfold.core.errors import (
     CoreError,
     DecodeError,
@@ -20,6 +21,7 @@ from meshfold.core.flow import EdgeCounters, EdgeInfo, InletReceipt, Lineage, Pa
 from meshfold.core.graph import Graph
 from meshfold.core.ids import event_id, parse_event_id
 from meshfold.core.inlet import Inlet
+from meshfold.core.middleware import Middleware
 from meshfold.core.operator import Operator, OperatorInfo, StageInfo
 from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline, Port, Stage
@@ -43,6 +45,7 @@ __all__ = (
     "EdgeCounters",
     "EdgeInfo",
     "EncodeError",
+    "Ephemeral",
     "Event",
     "Graph",
     "GraphView",
@@ -52,6 +55,7 @@ __all__ = (
     "LocalGrant",
     "ManualClock",
     "MeshfoldError",
+    "Middleware",
     "Operator",
     "OperatorInfo",
     "ParentRange",

@@ -261,6 +261,8 @@ class Access:
     def decide(self, principal: bytes, action: Action, address: Address) -> Decision:
         """Say whether the principal with this tag may take one action on a route now, and why."""
         text, now = address.text, self.now()
+        if address.layer == "ephemeral":
+            return Decision(False, "ephemeral routes are private")
         for tag, pattern, actions in self._denials:
             if tag == principal and action in actions and _covers(pattern, text):
                 return Decision(False, f"denied explicitly on {pattern}")

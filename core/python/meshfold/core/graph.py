@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshfold._native import route_of, wall_ns
 from meshfold.core.access import Access, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
+from meshfold.core.ephemeral import Ephemeral, make_ephemeral
 from meshfold.core.errors import WiringError, WouldBlock
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
 from meshfold.core.flow_graph import Flow
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
+from meshfold.core.middleware import Layer, Middleware
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
 from meshfold.core.pipeline import Pipeline
 from meshfold.core.ports import Clock
 from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
+from meshfold.core.schema import Schema
 from meshfold.core.shapes import Shapes
 from meshfold.core.stream import Stream, Subscription, Wake
 from meshfold.core.tap import Tap
@@ -281,6 +284,30 @@ class Graph(Flow, Shapes):
         Nothing is delivered to other readers. Events of remote producers are included by their own numbers.
         """
         return replay(self, r, since, until)
+
+    def ephemeral(
+        self,
+        owner: str,
+        family: str,
+        stream: str,
+        *,
+        schema: Schema[T],
+        ttl_s: float,
+        seed: int | None = None,
+    ) -> Ephemeral[T]:
+        """Make a private route that ends with all its state after `ttl_s` seconds of the graph's clock (S42).
+
+        :param seed: what its values come from, recorded with them: then they are DET_SEEDED_ENTROPY, else DET_NONREPLAYABLE
+        :raises WiringError: for a lifetime out of range, or a route that was used before
+        """
+        return make_ephemeral(self, owner, family, stream, schema, ttl_s, seed)
+
+    def layer(self, *hooks: Middleware) -> Layer:
+        """The graph behind middleware: publishes and deliveries through it pass every hook, the first outermost.
+
+        :raises WiringError: for no hook, too many, or one that is no `Middleware`
+        """
+        return Layer(self, hooks)
 
     @property
     def access(self) -> Access:

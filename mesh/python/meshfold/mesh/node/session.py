@@ -21,6 +21,7 @@ from meshfold.core.errors import (
     KeyMissing,
     MeshfoldError,
     TransportTimeout,
+    WiringError,
 )
 from meshfold.core.ports import Decision, LogStatus, TransportEvent
 from meshfold.core.registry import Action
@@ -489,6 +490,12 @@ class Session:
         known = self.outgoing.get(route.address)
         if known is not None and known.state != "closed":
             return known
+        if route.addr.layer == "ephemeral":
+            raise WiringError(
+                f"{route.text} is ephemeral, so it is private to its process (S42)",
+                fix="promote what others may read to a normal route",
+                item=route.text,
+            )
         self._require(Action.OWN, route)
         self.safety.require_fresh()
         if route.secrecy != "none" and not route.shreddable:
