@@ -1,4 +1,10 @@
-//! Consensus: what the control log is made of, without clock, disk or network.
+//! Consensus as a state machine: inputs in, outputs out, without clock, disk, network or thread.
+//!
+//! Ticks are an input and the seed of the election timeouts is one, so the same inputs give the same outputs. The driver
+//! persists, sends and applies what [`raft::Ready`] says, in that order.
+
+pub mod message;
+pub mod raft;
 
 /// CRC32C (Castagnoli) of some bytes: what guards every record on disk.
 pub fn checksum(data: &[u8]) -> u32 {
