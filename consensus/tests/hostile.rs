@@ -285,6 +285,41 @@ fn hc8_a_candidate_that_lacks_entries_gets_no_vote() {
     }
 }
 
+/// Figure 8 of the Raft paper: an older term's entry on a majority may still be overwritten.
+#[test]
+fn an_entry_of_an_older_term_is_committed_by_one_of_ours_behind_it_and_never_by_counting() {
+    let hard = HardState { term: 3, vote: 1 };
+    let mut raft = Raft::new(SETTINGS, hard, founding(), vec![entry(2, 2)]);
+    for _ in 0..20 {
+        raft.tick();
+    }
+    raft.step(message(2, 4, Body::PreVoteReply { granted: true }))
+        .expect("legal");
+    raft.step(message(2, 4, Body::VoteReply { granted: true }))
+        .expect("legal");
+    assert_eq!(
+        (raft.role(), raft.term(), raft.last_index()),
+        (Role::Leader, 4, 3)
+    );
+    let ok = |index| {
+        message(
+            2,
+            4,
+            Body::AppendReply {
+                ok: true,
+                index,
+                round: 1,
+            },
+        )
+    };
+    raft.step(ok(2)).expect("legal");
+    assert_eq!(raft.commit(), 1);
+    raft.step(ok(3)).expect("legal");
+    assert_eq!(raft.commit(), 1, "our own entry is not durable yet");
+    raft.persisted(3, 4);
+    assert_eq!(raft.commit(), 3);
+}
+
 fn piece(offset: u64, data: &[u8], whole: u32, index: u64) -> Body {
     let members = founding().members;
     let data = data.to_vec();

@@ -27,7 +27,7 @@ mod _native {
     #[pymodule_export]
     use crate::codec::{check_json, decode_scalar, encode_scalar};
     #[pymodule_export]
-    use crate::consensus::crc32c;
+    use crate::consensus::{Raft, RaftReady, crc32c, raft_members};
     #[pymodule_export]
     use crate::event::Event;
     #[pymodule_export]

@@ -9,8 +9,9 @@ from meshfold.consensus.elections import Elections
 from meshfold.consensus.fence import Fence, Sink
 from meshfold.consensus.leading import Leading
 from meshfold.consensus.lease_table import Busy, Holder, Leadership
+from meshfold.consensus.raft_log import RaftLog, Wire
 from meshfold.consensus.solo import SoloLog
-from meshfold.consensus.timing import LAN, LeaseTiming
+from meshfold.consensus.timing import LAN, LeaseTiming, RaftTiming
 from meshfold.consensus.token import Token, check_name
 from meshfold.core.errors import ConsensusError, Fenced, NoQuorum, NotLeader
 
@@ -33,8 +34,11 @@ __all__ = (
     "NoQuorum",
     "NotLeader",
     "Op",
+    "RaftLog",
+    "RaftTiming",
     "Sink",
     "SoloLog",
     "Token",
+    "Wire",
     "check_name",
 )

@@ -238,13 +238,16 @@ class LogStore:
             self._log.sync()
 
     def compact(self, snapshot: Snapshot) -> None:
-        """Let a snapshot stand for the entries up to its index.
+        """Let a snapshot of our own state stand for the entries up to its index.
 
         :raises OSError: if it failed; what counted before counts still, and a full disk poisons nothing
         """
+        self.replace(snapshot, [entry for entry in self.entries if entry.index > snapshot.index])
+
+    def replace(self, snapshot: Snapshot, kept: Sequence[Entry]) -> None:
+        """Let a snapshot and the entries behind it take the place of everything, at once. Raises as `compact`."""
         assert self._log is not None and self._hard is not None
         generation = self.hard.generation + 1
-        kept = [entry for entry in self.entries if entry.index > snapshot.index]
         records = [encode_entry(entry) for entry in kept]
         old_log, fresh = self._log, self._disk.open(f"log.{generation}")
         try:
@@ -268,7 +271,7 @@ class LogStore:
                 acked=sum(map(len, records)),
                 acked_index=kept[-1].index if kept else snapshot.index,
             )
-        self._log, self.snapshot, self.entries, self._ends = fresh, snapshot, kept, []
+        self._log, self.snapshot, self.entries, self._ends = fresh, snapshot, list(kept), []
         at = 0
         for record in records:
             at += len(record)

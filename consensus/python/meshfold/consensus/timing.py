@@ -11,7 +11,7 @@ from typing import Final
 
 from meshfold.core.errors import ConfigError
 
-__all__ = ("LAN", "LeaseTiming")
+__all__ = ("LAN", "LeaseTiming", "RaftTiming")
 
 _MS: Final = 1_000_000
 #: How far the rates of two clocks may be apart.
@@ -53,3 +53,22 @@ class LeaseTiming:
 
 #: Voters and holders within one site.
 LAN: Final = LeaseTiming()
+
+
+@dataclass(frozen=True, slots=True)
+class RaftTiming:
+    """Times of a group of voters. Heartbeats go out every tick; an election begins after one to two timeouts."""
+
+    tick_ms: int = 50
+    election_ticks: int = 6
+
+    def __post_init__(self) -> None:
+        if self.tick_ms <= 0 or self.election_ticks < 3:
+            raise ConfigError(
+                f"impossible timing {self}", fix="an election takes at least three ticks", item="timing"
+            )
+
+    @property
+    def election_ns(self) -> int:
+        """The smallest election timeout."""
+        return self.tick_ms * self.election_ticks * _MS
