@@ -320,6 +320,59 @@ fn an_entry_of_an_older_term_is_committed_by_one_of_ours_behind_it_and_never_by_
     assert_eq!(raft.commit(), 3);
 }
 
+#[test]
+fn a_read_waits_for_a_majority_that_answers_a_later_heartbeat() {
+    let members = Members {
+        voters: vec![1, 2, 3, 4, 5],
+        ..Members::default()
+    };
+    let base = Snapshot {
+        members,
+        ..founding()
+    };
+    let mut raft = Raft::new(SETTINGS, HardState { term: 3, vote: 0 }, base, vec![]);
+    for _ in 0..20 {
+        raft.tick();
+    }
+    for reply in [
+        Body::PreVoteReply { granted: true },
+        Body::VoteReply { granted: true },
+    ] {
+        for from in [2, 3] {
+            raft.step(message(from, 4, reply.clone())).expect("legal");
+        }
+    }
+    assert_eq!(raft.role(), Role::Leader);
+    raft.persisted(2, 4);
+    let answer = |from, round| {
+        message(
+            from,
+            4,
+            Body::AppendReply {
+                ok: true,
+                index: 2,
+                round,
+            },
+        )
+    };
+    for from in [2, 3] {
+        raft.step(answer(from, 1)).expect("legal");
+    }
+    assert_eq!(raft.commit(), 2);
+    raft.ready();
+    let before = raft.round();
+    raft.read_index(7).expect("it leads");
+    for (from, round) in [(2, before), (3, before), (4, before), (2, raft.round())] {
+        raft.step(answer(from, round)).expect("legal");
+        assert!(
+            raft.ready().reads.is_empty(),
+            "served after {from} answered round {round}"
+        );
+    }
+    raft.step(answer(5, raft.round())).expect("legal");
+    assert_eq!(raft.ready().reads, [(7, 2)]);
+}
+
 fn piece(offset: u64, data: &[u8], whole: u32, index: u64) -> Body {
     let members = founding().members;
     let data = data.to_vec();

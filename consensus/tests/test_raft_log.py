@@ -28,7 +28,7 @@ async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until the condition holds."""
     async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - the condition is another party's
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
 
 
 class Clock:
@@ -110,7 +110,7 @@ class Group:
                     if node not in self.network.apart:
                         with contextlib.suppress(NotLeader, NoQuorum):
                             return await call(log)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
 
     async def leader(self) -> int:
         """Who leads, as a read proves."""
@@ -294,7 +294,7 @@ async def test_leases_outlive_a_change_of_leader_and_never_overlap(group: Group)
                         found = await elections[node].campaign("line-7", Holder(claim, claim, claim))
                         if not isinstance(found, Busy):
                             return found
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
 
     first = await campaign("a")
     leader = await group.leader()

@@ -89,8 +89,8 @@ impl Raft {
     }
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, term: u64, last_index: u64, last_term: u64) {
-        let granted =
-            term > self.term && !self.hears_leader() && self.up_to_date(last_index, last_term);
+        // That we hear no leader was asked when the message came in.
+        let granted = term > self.term && self.up_to_date(last_index, last_term);
         self.send(from, Body::PreVoteReply { granted });
         if granted && let Some(sent) = self.out.messages.last_mut() {
             sent.term = term;
