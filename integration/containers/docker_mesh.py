@@ -8,7 +8,7 @@ import os
 import tarfile
 import uuid
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = (
     "true"  # before the import: its image cannot be had without a registry
@@ -31,9 +31,15 @@ LEDGER: Final = f"{STATE}/ledger"
 START_S: Final = 120
 
 
+def compose() -> dict[str, Any]:
+    """compose.yaml: the tests run its commands, with its mounts and no more rights than it gives."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return found
+
+
 def hardening() -> dict[str, Any]:
-    """What compose.yaml takes from the containers of nodes: the tests run with no more."""
-    node = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-node"]
+    """What compose.yaml takes from the containers of nodes."""
+    node = compose()["x-node"]
     assert node["read_only"], node
     assert node["cap_drop"] == ["ALL"], node
     return {
@@ -124,12 +130,13 @@ class ContainerMesh:
     def start(self, hub: str = "counting:collect", edge: str = "counting:count", read: str = "") -> None:
         """Make the mesh and bring up its three containers with these apps, the edge joining by token."""
         self.network.create()
-        for name in ("hub", "edge", "broker"):
+        for name in compose()["volumes"]:
             self._volumes.append(self._volume(name))
             self.client.volumes.create(self._volume(name), labels=labels())
         self._found()
-        self.nats = Box(self, "nats", self._nats, ["-c", "/broker/nats-server.conf", "-V"])
-        self.nats.with_volume_mapping(self._volume("broker"), "/broker", "ro")
+        self.nats = Box(self, "nats", self._nats, [*compose()["services"]["nats"]["command"], "-V"])
+        for source, target, mode in self._mounts("nats"):
+            self.nats.with_volume_mapping(source, target, mode)
         self._up(self.nats, "Server is ready")
         self.hub = self.node("hub", hub)
         self.hub.with_env("MESHFOLD_READ", read)
@@ -142,17 +149,22 @@ class ContainerMesh:
     def _volume(self, name: str) -> str:
         return f"{self.id}-{name}"
 
+    def _mounts(self, service: str) -> list[tuple[str, str, Literal["ro", "rw"]]]:
+        """Volume, place and mode of each mount of a service."""
+        parts = [mount.split(":") for mount in compose()["services"][service]["volumes"]]
+        return [(self._volume(name), target, "ro" if mode else "rw") for name, target, *mode in parts]
+
     def _found(self) -> None:
-        """`meshfold init` in a container that is gone afterwards: root key in the hub's volume, configuration in the broker's."""
-        options = ["--dir", f"{STATE}/node", "--key-file", f"{STATE}/root.key", "--nats", "nats://nats:4222"]
+        """The service `init`, in a container that is gone afterwards; a key file stands in for whoever types a passphrase."""
+        service = compose()["services"]["init"]
         volumes = {path: {"bind": path, "mode": "ro"} for path in self.image.mounts}
-        volumes[self._volume("hub")] = {"bind": STATE, "mode": "rw"}
-        volumes[self._volume("broker")] = {"bind": "/broker", "mode": "rw"}
+        for source, target, mode in self._mounts("init"):
+            volumes[source] = {"bind": target, "mode": mode}
         self.client.containers.run(
             self.image.name,
-            ["init", *options, "--server-config", "/broker/nats-server.conf"],
+            [*service["command"], "--key-file", f"{STATE}/root.key"],
             remove=True,
-            network_mode="none",
+            network_mode=service["network_mode"],
             volumes=volumes,
             labels=labels(),
             **hardening(),
@@ -161,11 +173,13 @@ class ContainerMesh:
     def node(self, name: str, app: str) -> Box:
         """A node that runs an app, of `apps/` or built in, not started yet."""
         box = Box(self, name, self.image.name, ["node", "run", "--app", app])
+        assert compose()["services"][name]["command"][:2] == ["node", "run"]
         box.with_envs(PYTHONPATH="/apps", CANARY_SECRET=self.secret, CANARY_OPEN=self.open)
         for path in self.image.mounts:
             box.with_volume_mapping(path, path, "ro")
         box.with_volume_mapping(str(APPS), "/apps", "ro")
-        box.with_volume_mapping(self._volume(name), STATE, "rw")
+        for source, target, mode in self._mounts(name):
+            box.with_volume_mapping(source, target, mode)
         return box
 
     def _up(self, box: Box, line: str) -> None:

@@ -179,6 +179,13 @@ def test_health_follows_the_broker_and_life_does_not(containers: ContainerMesh, 
         until(healthy, "Docker to call the edge healthy")
 
 
+def test_the_broker_holds_no_part_of_the_mesh_but_its_configuration(containers: ContainerMesh) -> None:
+    mounts = containers.nats.get_wrapped_container().attrs["Mounts"]
+    assert [(mount["Destination"], mount["RW"]) for mount in mounts] == [("/broker", False)]
+    answer: Any = containers.edge.get_wrapped_container().exec_run(["ls", "/var/lib/meshfold/node"])
+    assert b"authority" not in answer.output, "an edge holds no issuer"
+
+
 def test_a_used_token_lets_nobody_else_in(containers: ContainerMesh) -> None:
     token = containers.edge.env["MESHFOLD_JOIN_TOKEN"]
     thief = containers.hub.get_wrapped_container().exec_run(
