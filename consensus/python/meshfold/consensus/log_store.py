@@ -135,7 +135,7 @@ class LogStore:
             name,
             end,
             f"is damaged at byte {end}, below the acknowledged {acked}",
-            f"restore the file, or give up what follows with --recover-to {end}",
+            f"restore the file, or give up what follows: meshfold recover {self._folder} --recover-to {end}",
         )
 
     def _refuse_damage(self, log_name: str, data: bytes, end: int, clean: bool) -> None:
@@ -150,7 +150,7 @@ class LogStore:
                 "state",
                 0,
                 "is lost or damaged, so nobody knows what the control log acknowledged",
-                f"restore the file, or accept what the log holds with --recover-to {end}",
+                f"restore the file, or accept what the log holds: meshfold recover {self._folder} --recover-to {end}",
             )
 
     def _take_up(self, generation: int, recovered: bool) -> None:
