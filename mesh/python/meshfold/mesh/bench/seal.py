@@ -158,7 +158,7 @@ def open_signed(items: int) -> float:
     data = os.urandom(SECTION_BYTES)
     frames = [_frame(data, number + 1, "sealed").whole() for number in range(items + 1)]
     opener = world().opener
-    return _rate(items, lambda number: opener.open_events("d", RECORDS.addr, frames[number - 2]))
+    return _rate(items, lambda number: opener.open_events("d", RECORDS.addr, frames[number - 1]))
 
 
 class Path:
