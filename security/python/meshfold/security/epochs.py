@@ -135,11 +135,18 @@ class Epochs:
 
     def vector(self, tokens: tuple[str, ...], at_ms: int) -> Vector:
         """The epochs a sender seals under at a time."""
-        current = self.timeline(tokens)[0][1]
-        for from_ms, vector in self.timeline(tokens):
+        return self.span(tokens, at_ms)[0]
+
+    def span(self, tokens: tuple[str, ...], at_ms: int) -> tuple[Vector, int, int]:
+        """(the epochs a sender seals under at a time, from ms, until ms)."""
+        line = self.timeline(tokens)
+        current, since_ms, until_ms = line[0][1], 0, _FORWARD_MS
+        for from_ms, vector in line:
             if from_ms <= at_ms:
-                current = vector
-        return current
+                current, since_ms, until_ms = vector, from_ms, _FORWARD_MS
+            elif until_ms == _FORWARD_MS:
+                until_ms = from_ms
+        return current, since_ms, until_ms
 
     def outside(self, tokens: tuple[str, ...]) -> bool:
         """Whether the route at `tokens` stands outside the tree."""

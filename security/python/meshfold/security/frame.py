@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from meshfold.core.errors import FrameRejected
@@ -37,8 +36,7 @@ class Flags:
     ALL: Final = 31
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What every frame begins with. Everything here is visible to the broker and bound by the seal."""
 
     flags: int

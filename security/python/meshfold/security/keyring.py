@@ -45,6 +45,8 @@ class Keyring(Guarded):
         self._members: _Members = []
         self._epochs = Epochs()
         self.suite = 1
+        #: rises whenever a key was erased or the epochs changed: what was derived from them is made anew
+        self.revision = 0
 
     @property
     def epochs(self) -> Epochs:
@@ -66,6 +68,7 @@ class Keyring(Guarded):
                     raise FrameRejected("commit", f"key of {'.'.join(one.path) or '>'}")
         self._epochs = epochs
         self.suite = suite
+        self.revision += 1
         self._prune(now_ms)
 
     def _prune(self, now_ms: int) -> None:
@@ -168,6 +171,7 @@ class Keyring(Guarded):
         for slot in gone:
             del self._slots[slot]
         self._cache.clear()
+        self.revision += 1
         return len(gone)
 
     def held(self) -> list[tuple[str, tuple[str, ...], Vector]]:
@@ -200,6 +204,7 @@ class Keyring(Guarded):
 
     def erase(self) -> None:
         """Forget every key."""
+        self.revision += 1
         self._slots.clear()
         self._cache.clear()
         self._members.clear()

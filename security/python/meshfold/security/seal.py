@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -71,26 +70,33 @@ def box_info(header: bytes, subject: str) -> bytes:
     return b"MF1 box" + header + hashlib.sha256(subject.encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class EventFrame:
+class EventFrame(NamedTuple):
     """A sealed batch in its two forms."""
 
-    header: Header
+    raw_header: bytes
     meta_section: bytes
     payload_section: bytes
     signature: bytes
 
+    @property
+    def header(self) -> Header:
+        """What the broker sees of it."""
+        return Header.parse(self.raw_header)
+
     def whole(self) -> bytes:
         """For the payload subject (class d)."""
-        return self.header.encode() + self.meta_section + self.payload_section + self.signature
+        return self.raw_header + self.meta_section + self.payload_section + self.signature
 
     def meta_only(self) -> bytes:
         """For the metadata subject (class m): the payload's digest in its place."""
         digest = hashlib.sha256(self.payload_section).digest() if self.payload_section else b""
-        return self.header.encode() + self.meta_section + digest + self.signature
+        return self.raw_header + self.meta_section + digest + self.signature
 
 
 _FLAGS: Final[dict[str, int]] = {"sealed": Flags.ENC | Flags.SIG, "group": Flags.ENC, "none": Flags.SIG}
+
+
+_NO_EPOCHS: Final = pack_vector(ZERO)
 
 
 def _smaller(data: bytes, flags: int, flag: int) -> tuple[bytes, int]:
@@ -108,6 +114,18 @@ class _Use:
         self.generation, self.frames, self.size_bytes, self.began_ms = 0, 0, 0, 0
 
 
+class _Seat(NamedTuple):
+    """All that a frame of one route needs: ciphers, and what their sections are bound to before and after the header."""
+
+    revision: int
+    generation: int
+    from_ms: int
+    until_ms: int
+    vector: bytes
+    suite: int
+    parts: list[tuple[Cipher, bytes, bytes]]
+
+
 class Sealer(Guarded):
     """Seals what this process sends. One per process and incarnation."""
 
@@ -118,12 +136,14 @@ class Sealer(Guarded):
         self._incarnation = incarnation
         self._keyring = keyring
         self._uses: dict[bytes, _Use] = {}
-        self._ciphers: dict[tuple[str, str, bytes, int, int], Cipher] = {}
+        self._seats: dict[bytes, _Seat] = {}
         self._control_ctr = 0
 
     def _count(self, address: Address, size_bytes: int, at_ms: int) -> tuple[int, int]:
         """(generation, frame counter) of the next event frame, which takes two counters."""
-        use = self._uses.setdefault(address.digest, _Use())
+        use = self._uses.get(address.digest)
+        if use is None:
+            use = self._uses[address.digest] = _Use()
         if not use.frames:
             use.began_ms = at_ms
         elif (
@@ -143,12 +163,26 @@ class Sealer(Guarded):
         use = self._uses.get(address.digest)
         return (use.generation, 2 * use.frames) if use is not None else (0, 0)
 
-    def _cipher(self, key_class: str, address: Address, key: bytes, kc: bytes, generation: int) -> Cipher:
-        slot = (key_class, address.text, kc, generation, self._keyring.suite)
-        found = self._ciphers.get(slot)
-        if found is None:
-            if len(self._ciphers) >= SUBKEYS_MAX:
-                self._ciphers.clear()
+    def _seat(self, address: Address, generation: int, at_ms: int) -> _Seat:
+        """The ciphers of a route as of now; made anew when epochs, keys or generation have changed."""
+        seat = self._seats.get(address.digest)
+        if (
+            seat is None
+            or seat.revision != self._keyring.revision
+            or seat.generation != generation
+            or not seat.from_ms <= at_ms < seat.until_ms
+        ):
+            if len(self._seats) >= SUBKEYS_MAX:
+                self._seats.clear()
+            seat = self._seats[address.digest] = self._new_seat(address, generation, at_ms)
+        return seat
+
+    def _new_seat(self, address: Address, generation: int, at_ms: int) -> _Seat:
+        ring = self._keyring
+        vector, from_ms, until_ms = ring.epochs.span(address.tokens, at_ms)
+        parts: list[tuple[Cipher, bytes, bytes]] = []
+        for key_class in ("m", "d"):
+            key, kc = ring.key_at(key_class, address, vector)
             raw = subkey(
                 key,
                 key_class,
@@ -158,8 +192,9 @@ class Sealer(Guarded):
                 generation,
                 FrameKind.EVENT,
             )
-            found = self._ciphers[slot] = SUITES[self._keyring.suite](raw)
-        return found
+            bound = section_aad(key_class, b"", address.digest, self._keys.node_pub, kc)
+            parts.append((SUITES[ring.suite](raw), bound[:4], bound[4:]))
+        return _Seat(ring.revision, generation, from_ms, until_ms, pack_vector(vector), ring.suite, parts)
 
     def events(
         self,
@@ -184,13 +219,18 @@ class Sealer(Guarded):
         self.check_fork()
         flags = _FLAGS[secrecy]
         enc = bool(flags & Flags.ENC)
-        keys = [self._keyring.key_for(one, address, hlc >> 16) for one in ("m", "d")] if enc else []
         if compress:
             meta, flags = _smaller(meta, flags, Flags.ZSTD_META)
             payload, flags = _smaller(payload, flags, Flags.ZSTD_PAYLOAD)
-        generation, counter = self._count(address, len(meta) + len(payload), hlc >> 16)
+        at_ms = hlc >> 16
+        use = self._uses.get(address.digest)
+        # A key that is missing uses no counter, so it is looked for first.
+        seat = self._seat(address, use.generation if use is not None else 0, at_ms) if enc else None
+        generation, counter = self._count(address, len(meta) + len(payload), at_ms)
+        if seat is not None and seat.generation != generation:
+            seat = self._seat(address, generation, at_ms)
         extra = TAG_BYTES if enc else 0
-        header = Header(
+        raw = Header(
             flags,
             FrameKind.EVENT,
             count,
@@ -206,22 +246,17 @@ class Sealer(Guarded):
             len(payload) + extra,
             schema_id,
             self._keyring.suite,
-            pack_vector(keys[0][2] if keys else ZERO),
-        )
-        raw = header.encode()
-        if enc:
-            sections: list[bytes] = []
-            for place, (key_class, data) in enumerate((("m", meta), ("d", payload))):
-                key, kc, _ = keys[place]
-                cipher = self._cipher(key_class, address, key, kc, generation)
-                aad = section_aad(key_class, raw, address.digest, self._keys.node_pub, kc)
-                sections.append(cipher.encrypt(nonce(counter + place), data, aad))
-            meta, payload = sections
+            seat.vector if seat is not None else _NO_EPOCHS,
+        ).encode()
+        if seat is not None:
+            (meta_cipher, before, after), (payload_cipher, before_d, after_d) = seat.parts
+            meta = meta_cipher.encrypt(nonce(counter), meta, before + raw + after)
+            payload = payload_cipher.encrypt(nonce(counter + 1), payload, before_d + raw + after_d)
         signature = b""
         if flags & Flags.SIG:
             digest = hashlib.sha256(payload).digest() if payload else b""
             signature = self._keys.sign(SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest))
-        return EventFrame(header, meta, payload, signature)
+        return EventFrame(raw, meta, payload, signature)
 
     def _control_header(
         self, kind: FrameKind, body_len: int, hlc: int, policy_epoch: int, tag: bytes, epoch: int = 0
@@ -278,7 +313,7 @@ class Sealer(Guarded):
 
     def erase(self) -> None:
         """Forget every subkey."""
-        self._ciphers.clear()
+        self._seats.clear()
 
     def __repr__(self) -> str:
         return f"Sealer(REDACTED, signature {SIGNATURE_BYTES} bytes)"

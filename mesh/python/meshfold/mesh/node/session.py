@@ -394,6 +394,10 @@ class Session:
             # A node without a grant is told so at each question; it goes on to ask.
             if had:
                 self.problems.append(f"keys and grants not refreshed: {error}")
+            if renew:
+                # Its last grant may be gone: the broker shall allow no more than what is left.
+                with contextlib.suppress(MeshfoldError):
+                    await self.transport.renew()
 
     async def on_granted(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `granted`: a voter has something new for this node."""
