@@ -29,7 +29,8 @@ def _watch_keys() -> None:
     def watched(self: NodeKeys, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         assert self._sign is not None and self._login is not None
-        _remember([one.private_bytes_raw() for one in (self._sign, self._login, *self._wraps)])
+        _remember([one.private_bytes_raw() for one in (self._sign, self._login)])
+        _remember([one.private_bytes_raw() for one in self._wraps])
 
     NodeKeys.__init__ = watched  # type: ignore[method-assign]
 
