@@ -81,6 +81,9 @@ def test_a_second_terminal_finds_the_running_mesh(up: Callable[..., Any], until:
     rows = {(row["route"], row["reader"]): row for row in json.loads(top.stdout)["routes"]}
     assert rows["edge/host/cpu", "hub"]["rate_hz"] > 0
     assert {"credit", "lag", "dropped", "pending"} <= set(rows["edge/host/cpu", "hub"])
+    trace = process.command("trace", "hub/host/pressure", "--json")
+    assert trace.returncode == 0, trace.stderr
+    assert {"hub"} <= {span["service"] for span in json.loads(trace.stdout)["spans"]}
     watched = process.command("route", "watch", "edge/host/memory", "--count", "3", "--json")
     assert watched.returncode == 0, watched.stderr
     waiting = subprocess.Popen(
@@ -210,6 +213,7 @@ def test_up_dies_with_its_children_on_sigkill(up: Callable[..., Any], until: Cal
         (["up", "--otlp", "collector:4318"], "--otlp"),
         (["up", "--health-listen", "nowhere"], "nowhere"),
         (["top", "--every", "1ms"], "--every"),
+        (["trace", "nonsense"], "nonsense"),
         (["route", "latest", "no..route"], "no..route"),
         (["up", "--dir", "/proc/no-such-place"], "/proc/no-such-place"),
     ],

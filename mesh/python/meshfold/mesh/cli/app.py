@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, keys, leader, members, nodes, recover, routes, top
+from meshfold.mesh.cli import grants, keys, leader, members, nodes, recover, routes, top, trace
 from meshfold.mesh.cli.audit import log
 from meshfold.mesh.cli.completion import completion, prepare
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
@@ -40,6 +40,7 @@ nodes.register(members.node_app)
 app.command()(leader.leader)
 app.command()(recover.recover)
 app.command()(top.top)
+app.command()(trace.trace)
 
 
 @app.command()
