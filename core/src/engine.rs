@@ -344,6 +344,11 @@ impl Engine {
         self.routes[route].history.back()
     }
 
+    /// What a route retains, oldest first.
+    pub fn history(&self, route: usize) -> Vec<Arc<Event>> {
+        self.routes[route].history.iter().cloned().collect()
+    }
+
     /// A retained event.
     pub fn find(&self, id: EventId) -> Option<&Arc<Event>> {
         let route = *self.by_tag.get(&id.route)?;
@@ -390,7 +395,7 @@ impl Engine {
     pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
         let r = &self.routes[route];
         let owned = r.owners > 0 && !input.owner;
-        if owned || r.others > 0 || !self.idle() {
+        if owned || r.others > 0 || self.due <= input.ingest || !self.idle() {
             return None;
         }
         let event = self.make(route, input);

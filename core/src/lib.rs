@@ -7,6 +7,7 @@ pub mod batch;
 pub mod counters;
 pub mod engine;
 pub mod event;
+pub mod expr;
 pub mod ids;
 mod inlet;
 pub mod json;

@@ -5,19 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use meshfold_core::engine::{Engine, Input, Kind, Uninstallable, queue};
+use meshfold_core::engine::{Engine, Input, Kind, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
 use meshfold_core::ids::IdMap;
-use meshfold_core::node::Spec;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::alarm::{Alarm, Bell};
-use crate::convert::{counters, cycle, overflow, payloads, reasons, taint_bits};
+use crate::convert::{counters, cycle, overflow, payloads, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
-use crate::hosts::{Function, Functions, Host, Way};
+use crate::hosts::Host;
 use crate::publish::Envelope;
 use crate::queue::Queue;
 use crate::route::RouteBase;
@@ -38,7 +37,7 @@ pub(crate) struct State {
     pub(crate) routes: Vec<Py<RouteBase>>,
     pub(crate) owner: Option<ThreadId>,
     /// What to call for edges and nodes.
-    hosts: IdMap<Arc<Host>>,
+    pub(crate) hosts: IdMap<Arc<Host>>,
     readers: Vec<Option<Readers>>,
     /// Threads that wait for `changed`.
     pub(crate) sleepers: usize,
@@ -347,6 +346,14 @@ impl GraphBase {
         Ok(found.map(|inner| Event::new(inner, r.clone().unbind())))
     }
 
+    /// What the route retains, oldest first.
+    fn history(&self, py: Python<'_>, r: &Bound<'_, RouteBase>) -> PyResult<Vec<Event>> {
+        let index = self.index(py, r)?;
+        let kept = self.state().engine.history(index);
+        let event = |inner| Event::new(inner, r.clone().unbind());
+        Ok(kept.into_iter().map(event).collect())
+    }
+
     /// Numbers given on the route by this incarnation.
     fn published(&self, py: Python<'_>, r: &Bound<'_, RouteBase>) -> PyResult<u64> {
         let index = self.index(py, r)?;
@@ -438,101 +445,12 @@ impl GraphBase {
         functions: Vec<Vec<(String, Py<PyAny>)>>,
         observer: Option<Py<PyAny>>,
     ) -> PyResult<u32> {
-        let wrong = |why: &str| {
-            error(
-                py,
-                "WiringError",
-                why,
-                "see the operator's documentation",
-                ("item", why),
-            )
-        };
-        let spec: Spec = serde_json::from_str(spec).map_err(|why| wrong(&why.to_string()))?;
-        let indices: PyResult<Vec<_>> = routes.iter().map(|route| self.index(py, route)).collect();
-        let indices = indices?;
-        let mut stages = Vec::with_capacity(functions.len());
-        for run in functions {
-            let named = |(way, call): (String, Py<PyAny>)| {
-                Ok(Function {
-                    way: Way::named(&way)?,
-                    call,
-                })
-            };
-            stages.push(run.into_iter().map(named).collect::<PyResult<Vec<_>>>()?);
-        }
-        let sink = spec
-            .sink
-            .and_then(|place| routes.get(place).zip(indices.get(place)));
-        let sink = sink.map(|(route, index)| (*index as u32, route.clone().unbind()));
-        let functions = Functions {
-            stages,
-            sink,
-            observer,
-        };
-        let mut state = self.state();
-        let installed = state.engine.install(&spec, &indices);
-        match installed {
-            Ok(id) => {
-                state.hosts.insert(id, Arc::new(Host::Node(functions)));
-                drop(state);
-                self.run(py)?;
-                let due = self.state().engine.due();
-                self.ring_at(py, due)?;
-                Ok(id)
-            }
-            Err(why) => {
-                drop(state);
-                Err(match why {
-                    Uninstallable::Build(why) => wrong(&format!("{}: {}", spec.name, why.0)),
-                    Uninstallable::Cycle(source) => {
-                        let place = indices.iter().position(|index| *index == source);
-                        cycle(py, &routes[place.unwrap_or(0)].get().text)
-                    }
-                })
-            }
-        }
+        self.install_node(py, spec, &routes, functions, observer)
     }
 
     /// All nodes: (id, name, label, stages, inputs, sink, sides, emitted, failed, dropped, edges).
     fn node_rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let nodes = self.state().engine.describe();
-        let mut out = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let mut stages = Vec::new();
-            for stage in &node.stages {
-                let gauges = PyDict::new(py);
-                for (name, figure) in &stage.gauges {
-                    gauges.set_item(name, figure)?;
-                }
-                stages.push((stage.kind.as_str(), stage.with.as_str(), gauges));
-            }
-            let route = |index: usize| self.route_at(py, index as u32);
-            let inputs: Vec<_> = node
-                .inputs
-                .iter()
-                .map(|(at, stage, port)| (route(*at), *stage, *port))
-                .collect();
-            let sides: Vec<_> = node
-                .sides
-                .iter()
-                .map(|(stage, side, at)| (*stage, *side, route(*at)))
-                .collect();
-            let row = (
-                node.id,
-                &*node.name,
-                &*node.label,
-                stages,
-                inputs,
-                node.sink.and_then(route),
-                sides,
-                node.emitted,
-                node.failed,
-                reasons(py, &node.dropped)?,
-                node.edges,
-            );
-            out.push(row.into_pyobject(py)?);
-        }
-        Ok(out)
+        self.describe_nodes(py)
     }
 
     /// The state of a node: bytes for each of its stages.

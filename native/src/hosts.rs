@@ -36,6 +36,10 @@ pub(crate) enum Way {
     Filter,
     /// The result is iterated; each item goes on.
     FlatMap,
+    /// The result is the partition key; the value stays.
+    Key,
+    /// The result is the device time in ns; the value stays.
+    Time,
     /// As `Map`; called with the items of the value as arguments.
     Spread,
 }
@@ -52,6 +56,8 @@ impl Way {
             "filter" => Ok(Self::Filter),
             "flat_map" => Ok(Self::FlatMap),
             "spread" => Ok(Self::Spread),
+            "key" => Ok(Self::Key),
+            "time" => Ok(Self::Time),
             _ => Err(PyValueError::new_err(format!(
                 "unknown way to call a function: {name}"
             ))),
@@ -80,6 +86,8 @@ impl Functions {
                         return Ok(Outcome::Discard);
                     }
                 }
+                Way::Key => return Ok(Outcome::Key(take(result.bind(py), &graph.grave))),
+                Way::Time => return Ok(Outcome::Time(result.extract(py)?)),
                 Way::FlatMap => {
                     let items = result.bind(py).try_iter()?;
                     let taken: PyResult<Vec<Value>> =

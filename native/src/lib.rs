@@ -9,6 +9,7 @@ mod event;
 mod graph;
 mod hosts;
 mod mailbox;
+mod nodes;
 mod publish;
 mod queue;
 mod reading;

@@ -106,7 +106,7 @@ impl Engine {
             correlation: item.correlation,
             operator: Some(operator.clone()),
             payload_ref: None,
-            guards: Vec::new(),
+            guards: item.guards,
             labels: item.labels,
             parents,
             taints: taint::normalize(item.taints),

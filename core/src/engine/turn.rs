@@ -54,6 +54,10 @@ pub enum Outcome {
     Value(Value),
     /// Several.
     Values(Vec<Value>),
+    /// The value stays and this becomes its partition key.
+    Key(Value),
+    /// The value stays and this becomes its device time, ns.
+    Time(i64),
     /// Nothing goes on.
     Discard,
     /// It raised; the item is discarded and counted.
@@ -127,6 +131,12 @@ impl Engine {
                     self.tracer.finish();
                 }
                 self.release_turn();
+                // What was due before the event acts before it, so that a replay of events needs no other clock.
+                let now = self.input.front().map(|(_, event)| event.ingest);
+                if let Some(now) = now.filter(|now| self.now < *now && self.due <= *now) {
+                    self.advance(now);
+                    continue;
+                }
                 let Some((route, event)) = self.input.pop_front() else {
                     match self.deliver_mail() {
                         Some(step) => return step,
@@ -444,6 +454,33 @@ impl Engine {
                     stage: stage + 1,
                     port: 0,
                     item: item.with(value),
+                });
+            }
+            (Outcome::Key(key), _) => match key.key() {
+                Some(key) => {
+                    let item = Item {
+                        key: Some(key),
+                        ..item
+                    };
+                    self.stack.push(Work {
+                        node: id,
+                        stage: stage + 1,
+                        port: 0,
+                        item,
+                    });
+                }
+                None => self.fail(
+                    id,
+                    "a partition key that is no text, int, float or bool".into(),
+                ),
+            },
+            (Outcome::Time(time), _) => {
+                let item = Item { time, ..item };
+                self.stack.push(Work {
+                    node: id,
+                    stage: stage + 1,
+                    port: 0,
+                    item,
                 });
             }
             (Outcome::Values(values), _) => {

@@ -18,7 +18,9 @@ pub struct Item {
     pub id: EventId,
     /// The last parent of that event: what a report answers, or the write an acknowledgement is for.
     pub cause: Option<EventId>,
-    /// The edge it entered by; 0 once it is no longer one event that came in.
+    /// The edge it entered by; 0 once it is no longer one event that came in. No part of a checkpoint: edges of another
+    /// life count nothing.
+    #[serde(skip)]
     pub edge: u32,
     /// Device time, ns.
     pub time: i64,
@@ -38,6 +40,8 @@ pub struct Item {
     pub correlation: Option<Arc<str>>,
     /// Security labels, joined over all inputs.
     pub labels: Vec<Arc<str>>,
+    /// Notes of what had to hold, such as a repair's proof (S29).
+    pub guards: Vec<Arc<str>>,
     /// Taint bits.
     pub taints: u64,
     /// Where it comes from.
@@ -82,6 +86,7 @@ impl Item {
             clock: event.clock.clone(),
             correlation: event.correlation.clone(),
             labels: event.labels.clone(),
+            guards: Vec::new(),
             taints: event.taints,
             lineage: Lineage {
                 trace: event.trace,

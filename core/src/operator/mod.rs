@@ -12,17 +12,32 @@ use crate::registry::DropReason;
 mod await_ack;
 mod capacitor;
 mod coalesce;
+mod compute;
 mod distinct;
 mod fan_in;
+mod fold;
+mod hysteresis;
+mod interval;
 pub mod item;
+mod join;
 mod next_epoch;
+mod order;
+mod pace;
+mod partition;
+mod probe;
 mod quorum;
 mod resistor;
 mod scatter;
 mod shadow;
+mod trail;
 mod watchdog;
+pub mod watermark;
+mod window;
 
+pub use fold::{Aggregate, Fold};
 pub use item::{Item, Lineage};
+pub use probe::Probe;
+pub use trail::Trail;
 
 /// Why an operator cannot be made, or its state not be read; says which field is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +58,7 @@ pub trait Operator: Send {
     /// Take one item.
     fn on_item(&mut self, port: usize, item: Item, out: &mut Out);
 
+    /// Whether it ever waits for time: only then is it asked for a deadline.
     /// When `on_time` wants to be called next, in the ns of items' `ingest`.
     fn deadline(&self) -> Option<i64> {
         None
@@ -188,6 +204,25 @@ pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError>
         "scatter" => scatter::build(with),
         "shadow" => shadow::build(with),
         "watchdog" => watchdog::build(with),
+        "carry" => Ok(hysteresis::carry()),
+        "debounce" => pace::debounce(with),
+        "dedupe" => order::dedupe(with),
+        "filter" => compute::filter(with),
+        "hysteresis" => hysteresis::build(with),
+        "interval_join" => interval::build(with),
+        "join_latest" => join::latest(with),
+        "key" => compute::key(with),
+        "lookup_join" => join::lookup(with),
+        "map" => compute::map(with),
+        "partition" => partition::build(with),
+        "repair" => order::repair(with),
+        "resequence" => order::resequence(with),
+        "rolling" => compute::rolling(with),
+        "sample" => pace::sample(with),
+        "throttle" => pace::throttle(with),
+        "window_count" => window::count(with),
+        "window_session" => window::session(with),
+        "window_time" => window::time(with),
         _ => Err(BuildError(format!("unknown operator {kind}"))),
     }
 }

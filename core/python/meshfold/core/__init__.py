@@ -17,6 +17,26 @@ from meshfold.core.errors import (
     WouldBlock,
 )
 from meshfold.core.event import Event, event_document
+from meshfold.core.expressions import (
+    Aggregate,
+    Expr,
+    count,
+    ema,
+    event_time,
+    field,
+    first,
+    greatest,
+    key,
+    last,
+    least,
+    max_,
+    mean,
+    min_,
+    quantile,
+    std,
+    sum_,
+    value,
+)
 from meshfold.core.flow import EdgeCounters, EdgeInfo, InletReceipt, Lineage, ParentRange, SeqRange
 from meshfold.core.graph import Graph
 from meshfold.core.ids import event_id, parse_event_id
@@ -24,21 +44,24 @@ from meshfold.core.inlet import Inlet
 from meshfold.core.middleware import Middleware
 from meshfold.core.operator import Operator, OperatorInfo, StageInfo
 from meshfold.core.parts import Part
-from meshfold.core.pipeline import Pipeline, Port, Stage
+from meshfold.core.pipeline import Pipeline
 from meshfold.core.registry import Action, Taint
 from meshfold.core.replay import Replayed
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
 from meshfold.core.scope import RouteScope, logical_routes
+from meshfold.core.stage import Port, Stage
 from meshfold.core.stream import Edge, Stream, Subscription
 from meshfold.core.tap import Tap
 from meshfold.core.tracing import SpanRecord, Tracing, event_span
+from meshfold.core.values import ValueStream
 from meshfold.core.view import GraphView
 
 __all__ = (
     "Access",
     "Action",
     "Address",
+    "Aggregate",
     "CoreError",
     "DecodeError",
     "Edge",
@@ -47,6 +70,7 @@ __all__ = (
     "EncodeError",
     "Ephemeral",
     "Event",
+    "Expr",
     "Graph",
     "GraphView",
     "Inlet",
@@ -81,14 +105,31 @@ __all__ = (
     "Taint",
     "Tap",
     "Tracing",
+    "ValueStream",
     "WiringError",
     "WouldBlock",
+    "count",
+    "ema",
     "escape_token",
     "event_document",
     "event_id",
     "event_span",
+    "event_time",
+    "field",
+    "first",
+    "greatest",
+    "key",
+    "last",
+    "least",
     "logical_routes",
+    "max_",
+    "mean",
+    "min_",
     "parse_event_id",
+    "quantile",
     "route",
+    "std",
+    "sum_",
     "unescape_token",
+    "value",
 )

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
 from meshfold._native import GraphBase
 from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.operator import Operator
-from meshfold.core.pipeline import Pipeline, Port, Stage
+from meshfold.core.pipeline import Pipeline
 from meshfold.core.route import Route
+from meshfold.core.stage import Port, Stage
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshfold._native import route_of, wall_ns
 from meshfold.core.access import Access, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
+from meshfold.core.computing import Computing
 from meshfold.core.ephemeral import Ephemeral, make_ephemeral
 from meshfold.core.errors import WiringError, WouldBlock
 from meshfold.core.event import Event
@@ -29,7 +30,6 @@ from meshfold.core.inlet import Inlet
 from meshfold.core.middleware import Layer, Middleware
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
-from meshfold.core.pipeline import Pipeline
 from meshfold.core.ports import Clock
 from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
@@ -51,7 +51,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Flow, Shapes):
+class Graph(Flow, Shapes, Computing):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -210,10 +210,6 @@ class Graph(Flow, Shapes):
             r, f"stream {r.text}", "stream", _positive(capacity), _rule(overflow), replay_latest, wake
         )
         return Stream(self, queue, wake)
-
-    def pipe(self, r: Route[T]) -> Pipeline[T]:
-        """Begin a pipeline: `.map(f)`, `.filter(f)`, ended by `.into(route)` or `.observe(fn)`."""
-        return Pipeline(self, r)
 
     def configure_retention(
         self, r: Route[Any], *, history: int = 8, max_bytes: int | None = None, max_age: float | None = None

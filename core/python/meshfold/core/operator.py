@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshfold.core.errors import WiringError
 from meshfold.core.flow import EdgeCounters
+from meshfold.core.stage import Fold
 from meshfold.core.stream import Edge
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class OperatorInfo:
 class Operator(Edge):
     """One installed operator. A context manager; closing takes it and all its inputs off, and is idempotent."""
 
+    def __init__(self, graph: Graph, number: int, folds: Sequence[Fold] = ()) -> None:
+        super().__init__(graph, number)
+        self._folds = tuple(folds)
+
     @property
     def id(self) -> int:
         """Its number in the graph."""
@@ -75,14 +80,23 @@ class Operator(Edge):
 
         :raises WiringError: if it was closed, or holds values that only this process knows
         """
-        return self._graph.save_node(self._edge)
+        return [*self._graph.save_node(self._edge), *(fold.save() for fold in self._folds)]
 
     def restore(self, state: Sequence[bytes]) -> None:
         """Take over a checkpoint.
 
         :raises WiringError: if it was closed or the state is not one of these stages; then nothing has changed
         """
-        self._graph.load_node(self._edge, list(state))
+        own = len(state) - len(self._folds)
+        before = [fold.save() for fold in self._folds]
+        try:
+            for fold, data in zip(self._folds, state[max(own, 0) :], strict=False):
+                fold.load(data)
+            self._graph.load_node(self._edge, list(state[: max(own, 0)]))
+        except WiringError:
+            for fold, data in zip(self._folds, before, strict=True):
+                fold.load(data)
+            raise
 
 
 def sum_counters(rows: Sequence[EdgeCounters]) -> EdgeCounters:

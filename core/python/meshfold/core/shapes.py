@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from meshfold._native import GraphBase
 from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.operator import Operator
-from meshfold.core.pipeline import Pipeline, Port, Stage
+from meshfold.core.pipeline import Pipeline
 from meshfold.core.route import Route
+from meshfold.core.stage import Port, Stage
 from meshfold.core.stream import Edge
 
 if TYPE_CHECKING:

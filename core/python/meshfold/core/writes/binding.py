@@ -17,10 +17,11 @@ from meshfold._native import own, publish_owned
 from meshfold.core.errors import WiringError
 from meshfold.core.event import Event
 from meshfold.core.operator import Operator
-from meshfold.core.pipeline import Pipeline, Port, Stage
+from meshfold.core.pipeline import Pipeline
 from meshfold.core.registry import Taint
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
+from meshfold.core.stage import Port, Stage
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph

@@ -10,8 +10,9 @@ from meshfold.core.elements import Elements
 from meshfold.core.errors import WiringError
 from meshfold.core.event import Event
 from meshfold.core.operator import Operator
-from meshfold.core.pipeline import Pipeline, Port, Stage
+from meshfold.core.pipeline import Pipeline
 from meshfold.core.route import Route
+from meshfold.core.stage import Port, Stage
 from meshfold.core.writes.binding import Shadow, ShadowState, WriteBinding, install
 from meshfold.core.writes.guarded import GuardedWrite, RetryPolicy, Scheduler, SchedulerRun, SchedulerSnapshot
 from meshfold.core.writes.loop import ControlLoop, Frame, Missing

@@ -11,9 +11,10 @@ from meshfold._native import frozen, publish_owned
 from meshfold.core.errors import WiringError
 from meshfold.core.event import Event
 from meshfold.core.operator import Operator
-from meshfold.core.pipeline import Pipeline, Port, Stage
+from meshfold.core.pipeline import Pipeline
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
+from meshfold.core.stage import Port, Stage
 from meshfold.core.stream import Edge
 
 if TYPE_CHECKING:

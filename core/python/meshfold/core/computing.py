@@ -1,0 +1,97 @@
+"""What a graph computes: pipelines, windows and joins over routes, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from meshfold._native import GraphBase
+from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.expressions import Expr
+from meshfold.core.operator import Operator
+from meshfold.core.pipeline import Pipeline
+from meshfold.core.route import Route
+
+if TYPE_CHECKING:
+    from meshfold.core.graph import Graph
+
+__all__ = ("Computing",)
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Computing(GraphBase):
+    """The part of `Graph` that describes operators."""
+
+    def pipe(self, r: Route[T], *, replay_latest: bool = False) -> Pipeline[T]:
+        """Begin a pipeline: `.map(f)`, `.window(...)` and so on, ended by `.into(route)`, `.observe(fn)` or `.stream()`.
+
+        :param replay_latest: the route's latest event counts as an input when the pipeline is installed
+        """
+        return Pipeline(cast("Graph", self), r, replay=replay_latest)
+
+    def filter(self, source: Route[T], predicate: Callable[[T], bool] | Expr) -> Pipeline[T]:
+        """The values of `source` for which the predicate holds, its latest first."""
+        return self.pipe(source, replay_latest=True).filter(predicate)
+
+    def window(self, source: Route[T], size: int | None = None, **options: Any) -> Pipeline[Any]:
+        """Windows over a route; see `Pipeline.window`."""
+        return self.pipe(source).window(size, **options)
+
+    def join_latest(
+        self,
+        left: Route[Any],
+        *others: Route[Any],
+        combine: Callable[..., Any] | Expr | None = None,
+        **options: Any,
+    ) -> Pipeline[Any]:
+        """The latest values of two or more routes, their present ones first; see `Pipeline.join_latest`."""
+        return self.pipe(left, replay_latest=True).join_latest(*others, combine=combine, **options)
+
+    def lookup_join(
+        self,
+        left: Route[Any],
+        right: Route[Any],
+        combine: Callable[..., Any] | Expr | None = None,
+        **options: Any,
+    ) -> Pipeline[Any]:
+        """Each value of `left` with the latest of `right`; see `Pipeline.lookup_join`."""
+        return self.pipe(left).lookup_join(right, combine, **options)
+
+    def interval_join(
+        self,
+        left: Route[Any],
+        right: Route[Any],
+        within: int,
+        combine: Callable[..., Any] | Expr | None = None,
+        **options: Any,
+    ) -> Pipeline[Any]:
+        """Values of both routes that are near in time; see `Pipeline.interval_join`."""
+        return self.pipe(left).interval_join(right, within, combine, **options)
+
+    def stateful_map(
+        self, source: Route[T], initial_state: U, step: Callable[[U, T], tuple[U, Any]], output: Route[Any]
+    ) -> Operator:
+        """Publish the second of `state, result = step(state, value)` on `output`."""
+        return self.pipe(source).stateful_map(step, initial_state).into(output)
+
+    def materialize(self, source: Route[T], state_route: Route[T]) -> Operator:
+        """Copy `source` into a state route, its latest first.
+
+        :raises WiringError: if `state_route` is not on the plane `state`
+        :raises SchemaMismatch: if the schemas differ
+        """
+        if state_route.addr.plane != "state":
+            raise WiringError(
+                f"{state_route.text} is no state route", fix="make it with plane='state'", item="plane"
+            )
+        if source.schema.id != state_route.schema.id:
+            raise SchemaMismatch(
+                f"{source.text} carries {source.schema.name}, {state_route.text} carries {state_route.schema.name}",
+                fix="convert with pipe(source).map(...).into(state_route)",
+                route=state_route.text,
+                expected=state_route.schema.name,
+                found=source.schema.name,
+            )
+        return self.pipe(source, replay_latest=True).into(state_route, name=f"materialize {state_route.text}")

@@ -1,0 +1,272 @@
+//! Aggregates over numbers that come at one end and leave at the other, in a step each.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Config;
+
+use super::{BuildError, Item, config};
+use crate::expr::{Expr, Fault};
+use crate::value::Value;
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    Count,
+    Sum,
+    Mean,
+    Min,
+    Max,
+    Std,
+    Quantile,
+    Ema,
+    First,
+    Last,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    what: What,
+    #[serde(default)]
+    of: Option<Config>,
+    #[serde(default)]
+    q: Option<f64>,
+    #[serde(default)]
+    alpha: Option<f64>,
+}
+
+/// A compiled aggregate: what, of which number of an item.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    what: What,
+    of: Expr,
+    parameter: f64,
+}
+
+impl Aggregate {
+    /// Read `{"what": "mean", "of": EXPRESSION, "q": 0.9, "alpha": 0.1}`.
+    pub fn compile(form: &Config) -> Result<Self, BuildError> {
+        let Settings { what, of, q, alpha } = config(form)?;
+        let within = |given: Option<f64>, name: &str| match given {
+            Some(share) if (0.0..=1.0).contains(&share) => Ok(share),
+            _ => Err(BuildError(format!("{name} has to be between 0 and 1"))),
+        };
+        let parameter = match what {
+            What::Quantile => within(q, "q")?,
+            What::Ema => within(alpha, "alpha")?,
+            _ => 0.0,
+        };
+        let of = of.map_or(Ok(Expr::Value), |of| Expr::compile(&of))?;
+        Ok(Self {
+            what,
+            of,
+            parameter,
+        })
+    }
+
+    /// The number of an item; a count takes any value.
+    pub fn number(&self, item: &Item) -> Result<f64, Fault> {
+        if self.what == What::Count {
+            return Ok(0.0);
+        }
+        match self.of.number(item) {
+            Some(float) => Ok(float),
+            None => self
+                .of
+                .eval(item)?
+                .number()
+                .ok_or("a value that is no number"),
+        }
+    }
+
+    /// Compute over numbers at rest.
+    pub fn over(&self, numbers: impl Iterator<Item = f64>) -> Value {
+        let mut fold = Fold::default();
+        for number in numbers {
+            fold.push(self, number);
+        }
+        fold.value(self)
+    }
+}
+
+/// The running state of an aggregate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Fold {
+    /// The numbers, where something may leave again.
+    numbers: VecDeque<f64>,
+    count: u64,
+    /// Infinite numbers and NaN among them: they are kept out of the sums, which they would spoil for good.
+    wild: u64,
+    sum: f64,
+    squares: f64,
+    /// What squares are taken about, so that they do not lose their digits.
+    shift: f64,
+    last: f64,
+    ema: f64,
+    /// Candidates for the least and the greatest number, with their places.
+    least: VecDeque<(u64, f64)>,
+    greatest: VecDeque<(u64, f64)>,
+    sorted: Vec<f64>,
+    /// Numbers taken, and how many had left when the sums were last added up anew.
+    taken: u64,
+    left: u64,
+    fresh: u64,
+}
+
+impl Fold {
+    /// Take a number in at the end.
+    pub fn push(&mut self, by: &Aggregate, number: f64) {
+        if self.count == 0 {
+            self.shift = if number.is_finite() { number } else { 0.0 };
+            self.ema = number;
+            (self.sum, self.squares) = (0.0, 0.0);
+        } else {
+            self.ema += by.parameter * (number - self.ema);
+        }
+        self.count += 1;
+        self.last = number;
+        self.add(number, 1.0);
+        match by.what {
+            What::Min => slide(&mut self.least, self.taken, number, |a, b| a <= b),
+            What::Max => slide(&mut self.greatest, self.taken, number, |a, b| a >= b),
+            What::Quantile => {
+                let at = self
+                    .sorted
+                    .partition_point(|other| other.total_cmp(&number).is_lt());
+                self.sorted.insert(at, number);
+            }
+            _ => {}
+        }
+        self.taken += 1;
+    }
+
+    /// As `push`, keeping the number so that it can leave.
+    pub fn enter(&mut self, by: &Aggregate, number: f64) {
+        self.push(by, number);
+        self.numbers.push_back(number);
+    }
+
+    /// Let the oldest number leave.
+    pub fn leave(&mut self, by: &Aggregate) {
+        let Some(number) = self.numbers.pop_front() else {
+            return;
+        };
+        self.count -= 1;
+        self.add(number, -1.0);
+        let place = self.left;
+        self.left += 1;
+        for ring in [&mut self.least, &mut self.greatest] {
+            if ring.front().is_some_and(|(at, _)| *at == place) {
+                ring.pop_front();
+            }
+        }
+        if by.what == What::Quantile {
+            let at = self
+                .sorted
+                .partition_point(|other| other.total_cmp(&number).is_lt());
+            self.sorted.remove(at);
+        }
+        // What was added and taken away leaves rounding behind: once a length they are added up anew.
+        if self.left - self.fresh >= self.count.max(1) {
+            self.anew();
+        }
+    }
+
+    fn anew(&mut self) {
+        (self.sum, self.squares, self.wild, self.fresh) = (0.0, 0.0, 0, self.left);
+        let finite = self
+            .numbers
+            .iter()
+            .copied()
+            .find(|number| number.is_finite());
+        self.shift = finite.unwrap_or(0.0);
+        for place in 0..self.numbers.len() {
+            self.add(self.numbers[place], 1.0);
+        }
+    }
+
+    fn add(&mut self, number: f64, sign: f64) {
+        if number.is_finite() {
+            let from = number - self.shift;
+            self.sum += sign * from;
+            self.squares += sign * from * from;
+        } else if sign > 0.0 {
+            self.wild += 1;
+        } else {
+            self.wild -= 1;
+        }
+    }
+
+    /// The value now; none of no numbers, but a count or a sum of none is 0.
+    pub fn value(&self, by: &Aggregate) -> Value {
+        #[allow(clippy::cast_precision_loss, reason = "a count of items in memory")]
+        let count = self.count as f64;
+        if by.what == What::Count {
+            return Value::Int(self.count.cast_signed());
+        }
+        if self.count == 0 {
+            return if by.what == What::Sum {
+                Value::Float(0.0)
+            } else {
+                Value::None
+            };
+        }
+        Value::Float(match by.what {
+            What::Sum | What::Mean | What::Std if self.wild > 0 => self.wild_sum(by.what),
+            What::Sum => self.sum + self.shift * count,
+            What::Mean => self.sum / count + self.shift,
+            What::Std => {
+                let mean = self.sum / count;
+                (self.squares / count - mean * mean).max(0.0).sqrt()
+            }
+            What::Min => self.least.front().map_or(f64::NAN, |least| least.1),
+            What::Max => self
+                .greatest
+                .front()
+                .map_or(f64::NAN, |greatest| greatest.1),
+            What::Quantile => quantile(&self.sorted, by.parameter),
+            What::Ema => self.ema,
+            What::First => self.numbers.front().copied().unwrap_or(self.shift),
+            What::Last | What::Count => self.last,
+        })
+    }
+
+    /// Infinities and NaN make the sum what IEEE 754 says; a spread over them is none.
+    fn wild_sum(&self, what: What) -> f64 {
+        if what == What::Std || self.numbers.is_empty() {
+            return f64::NAN;
+        }
+        self.numbers.iter().sum()
+    }
+}
+
+/// Keep in `ring` only numbers that can still become the extreme one.
+fn slide(ring: &mut VecDeque<(u64, f64)>, place: u64, number: f64, beats: fn(f64, f64) -> bool) {
+    if number.is_nan() {
+        return;
+    }
+    while ring.back().is_some_and(|(_, other)| beats(number, *other)) {
+        ring.pop_back();
+    }
+    ring.push_back((place, number));
+}
+
+/// Between the two nearest numbers, by the share of the way.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "places in a list in memory"
+    )]
+    {
+        let place = q * (sorted.len() - 1) as f64;
+        let (below, part) = (place.floor() as usize, place.fract());
+        match (sorted.get(below), sorted.get(below + 1)) {
+            (Some(a), Some(b)) => a + (b - a) * part,
+            (Some(a), None) => *a,
+            _ => f64::NAN,
+        }
+    }
+}
