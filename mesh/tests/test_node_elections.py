@@ -39,6 +39,35 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+#: Leads and writes lines to a file behind a fence as fast as it can; says what the fence refused.
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from meshfold.consensus import Fence
+from meshfold.core.errors import Fenced, NotLeader
+from meshfold.mesh import Node
+
+async def main(context, fence, sink):
+    gate = Fence(Path(fence))
+    async with Node.open("edge", context=context) as node:
+        async with node.election("line-7").lead(barrier=[gate]) as lease:
+            print(lease.token, flush=True)
+            try:
+                while True:
+                    # On purpose without asking the lease: the fence alone must hold.
+                    with gate.hold(lease.token), open(sink, "a") as file:
+                        file.write(f"{lease.token.number}\\n")
+                    await asyncio.sleep(0)
+            except Fenced:
+                print("fenced", flush=True)
+
+try:
+    asyncio.run(main(*sys.argv[1:]))
+except NotLeader:
+    print("lost", flush=True)
+"""
+
+
 async def led_once(node: Node, *fences: Fence) -> Token:
     """Lead for a moment, again where a busy machine lost the lease meanwhile."""
     async with asyncio.timeout(WAIT_S):
@@ -125,6 +154,47 @@ async def test_a_holder_that_is_killed_is_followed_by_a_higher_token_and_fenced(
     with pytest.raises(Fenced, match=str(stale)):
         fence.admit(stale)
     fence.admit(fresh)
+
+
+async def test_hc16_a_holder_that_stood_still_writes_nothing_behind_its_successor(
+    mesh: LocalMesh, tmp_path: Path
+) -> None:
+    fence, sink = tmp_path / "fence", tmp_path / "sink"
+    async with mesh.node("hub") as hub:
+        assert mesh.context is not None
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            WRITER,
+            str(mesh.context.path),
+            str(fence),
+            str(sink),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), WAIT_S)
+            stale = Token.parse(line.decode().strip())
+            async with asyncio.timeout(WAIT_S):
+                while not sink.exists() and process.returncode is None:  # noqa: ASYNC110 - another process's
+                    await asyncio.sleep(0)
+            # Stopped at any moment but not inside the fence, where its successor would have to wait for it.
+            with Fence(fence).hold(stale):
+                os.kill(process.pid, signal.SIGSTOP)
+            fresh = await led_once(hub, Fence(fence))
+            assert fresh.number > stale.number
+            with sink.open("a") as file:
+                file.write(f"{fresh.number}\n")
+            os.kill(process.pid, signal.SIGCONT)
+            said = await asyncio.wait_for(process.stdout.read(), WAIT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert said.decode().split()[-1] in ("fenced", "lost")
+    numbers = [int(line) for line in sink.read_text().split()]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == fresh.number
 
 
 async def test_tokens_rise_over_a_restart_of_the_voter_and_a_lease_outlives_it(mesh: LocalMesh) -> None:
