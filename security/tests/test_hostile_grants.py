@@ -374,3 +374,26 @@ def test_hg11_a_proof_is_taken_once_in_time_and_from_its_subject(bench: Bench) -
         assert refused_as(lambda p=proof, t=late: challenges.check(p, **t)) == "pop"  # type: ignore[misc]
         made_up = told | {"challenge": os.urandom(16)}
         assert refused_as(lambda p=proof, t=made_up: challenges.check(p, **t)) == "pop"  # type: ignore[misc]
+
+
+def test_the_receiver_keeps_the_budget_of_a_senders_grant() -> None:
+    from parties import Party
+
+    mesh = Mesh()
+    caveats = (Caveat(CaveatKind.EVENTS_PER_S, (100,)), Caveat(CaveatKind.OPEN_BYTES, (10_000,)))
+    limited = Party(mesh, "limited", Capability(Action.OWN, SECRET.text, caveats))
+    opener = mesh.hub.opener
+    for number in range(10):
+        opener.open_events("d", SECRET, limited.seal(count=10, first_seq=1 + 10 * number).whole())
+    for number in range(VARIANTS):
+        frame = limited.seal(count=1 + number % 9, first_seq=101).whole()
+        assert refused_as(lambda raw=frame: opener.open_events("d", SECRET, raw)) == "limit"  # type: ignore[misc]
+    assert opener.counters() == {"limit": VARIANTS}
+    mesh.clock.ms += 500
+    opener.open_events("d", SECRET, limited.seal(count=50, first_seq=101).whole())
+    assert refused_as(lambda: opener.open_events("d", SECRET, limited.seal(first_seq=151).whole())) == "limit"
+    mesh.clock.ms += 1000
+    large = limited.seal(payload=bytes(20_000), first_seq=151).whole()
+    assert refused_as(lambda: opener.open_events("d", SECRET, large)) == "limit"
+    # Nobody else pays for it.
+    opener.open_events("d", SECRET, mesh.edge.seal(count=5000).whole())

@@ -151,7 +151,19 @@ class Answers:
                 route=route.text,
             )
         event = self._session.graph.latest(route)
+        if event is not None and asker.tag != self._session.identity.tag:
+            self._spend(asker, route.addr, len(event.payload or b""))
         return {"event": event_document(event) if event is not None else None}
+
+    def _spend(self, asker: Identity, address: Address, size_bytes: int) -> None:
+        """Take one opened payload off the asker's grant: whoever serves keeps its budget.
+
+        :raises FrameRejected: with reason `limit` if the grant allows less
+        """
+        session = self._session
+        decision = session.book.decide(asker.tag, Action.PAYLOAD_OPEN, address)
+        now_ns = session.hlc.clock.now()[1]
+        session.budgets.spend(decision, events=1, size_bytes=size_bytes, now_ns=now_ns)
 
     async def why(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """The causes of an event, across nodes."""

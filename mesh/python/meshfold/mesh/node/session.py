@@ -49,6 +49,7 @@ from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.telemetry import Recorder, TelemetrySettings
 from meshfold.mesh.transport import Login, NatsTransport
 from meshfold.security import (
+    Budgets,
     Grant,
     GrantBook,
     Identity,
@@ -131,6 +132,7 @@ class Session:
         self.directory.admit(self.identity.raw)
         roots = frozenset({self.trust.grant_root})
         self.audit = AuditFile(enrolment.keys, self.hlc)
+        self.budgets = Budgets()
         self.book = GrantBook(
             cluster, roots, clock=clock, directory=self.directory.lookup, decided=self._audit_decision
         )
