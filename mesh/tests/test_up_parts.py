@@ -60,7 +60,7 @@ def test_a_round_measures_every_route_once_and_each_core_for_itself() -> None:
 @pytest.mark.parametrize(
     "text", ["5", "-1s", "0s", "1e999s", "٣s", "1 s", "s", "", "1S", "9999999999s", "400d"]
 )
-def test_what_is_no_duration_is_refused_with_a_unit_hint(text: str) -> None:
+def test_hl6_what_is_no_duration_is_refused_with_a_unit_hint(text: str) -> None:
     with pytest.raises(ConfigError, match="such as 15s"):
         parse_duration(text, "--for")
 
