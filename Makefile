@@ -41,7 +41,7 @@ check: bootstrap
 
 types: bootstrap
 	$(BIN)/python -m mypy
-	MYPYPATH=tools:helm/tests:mesh/tests:security/tests:consensus/tests $(BIN)/python -m mypy $(sort tools $(filter-out tools/%,$(wildcard */tests)))
+	MYPYPATH=tools:core/tests:helm/tests:mesh/tests:security/tests:consensus/tests $(BIN)/python -m mypy $(sort tools $(filter-out tools/%,$(wildcard */tests)))
 	MYPYPATH=integration/containers:helm/tests $(BIN)/python -m mypy integration/containers
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m mypy.stubtest meshfold._native --concise --ignore-disjoint-bases --allowlist tools/stubtest-allow.txt --ignore-unused-allowlist --mypy-config-file pyproject.toml

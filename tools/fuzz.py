@@ -1,4 +1,4 @@
-"""Runs the fuzz targets of the security room: `tools/fuzz.py --quick` for 15 s each, `--seconds N` for as long as you like.
+"""Runs the fuzz targets of the rooms: `tools/fuzz.py --quick` for 15 s each, `--seconds N` for as long as you like.
 
 Inputs are honest ones changed at random: bits, bytes, lengths, pieces of other inputs, cuts. One that is refused in a new way
 is kept and changed further, so the fuzzer gets deeper than the first check. A find is written to a file, with what it takes to
@@ -12,16 +12,26 @@ import random
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "security" / "tests"))
+sys.path[:0] = [str(ROOT / "security" / "tests"), str(ROOT / "core" / "tests")]
 
-from fuzz_targets import TARGETS, Target
+from core_fuzz_targets import CORE_TARGETS
+from fuzz_targets import TARGETS as SECURITY_TARGETS
+from fuzz_targets import Target
 
 QUICK_S = 15.0
 CORPUS_MAX = 512
 INPUT_BYTES_MAX = 64 * 1024
+
+
+def _core(name: str) -> Callable[[], Target]:
+    return lambda: Target(*CORE_TARGETS[name]())
+
+
+TARGETS = {**SECURITY_TARGETS, **{name: _core(name) for name in CORE_TARGETS}}
 INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 254, 255)
 
 

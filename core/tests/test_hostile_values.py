@@ -414,3 +414,23 @@ def test_hs7_reserved_names_are_no_route(token: str, place: int) -> None:
     tokens[place] = token
     with pytest.raises(WiringError, match="reserved"):
         route(*tokens, schema=Schema.float())
+
+
+def test_hs1_offsets_of_a_list_without_rows_are_refused_before_a_library_follows_them() -> None:
+    """Flattening such a list ends the whole process."""
+    schema = Schema.arrow(pa.schema([("points", pa.list_(pa.float64()))]))
+    message = schema.encode(pa.record_batch({"points": [[0.5], [1.0, 2.0]]}))
+    head = 8 + int.from_bytes(message[4:8], "little")
+    # Every length in the header becomes 0; the body keeps offsets, the first of them beyond the end.
+    header = (
+        message[:head]
+        .replace((2).to_bytes(8, "little"), bytes(8))
+        .replace((3).to_bytes(8, "little"), bytes(8))
+    )
+    assert "without rows" in refused(schema, header + (7).to_bytes(4, "little") + message[head + 4 :])
+
+
+def test_what_protobuf_cannot_say_in_json_is_shown_as_text() -> None:
+    message = struct_pb2.Struct()
+    message.fields["x"].number_value = math.nan
+    assert "nan" in json.dumps(STRUCT.plain(message), allow_nan=False)

@@ -10,7 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fuzz
-from fuzz_targets import TARGETS, Target
+from fuzz import TARGETS
+from fuzz_targets import Target
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

@@ -74,6 +74,7 @@ class ArrowCodec:
         batch = pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
         batch.validate(full=True)
         for column, field in zip(batch.columns, self._schema, strict=True):
+            _refuse_stray_offsets(column)
             _refuse_nulls(column, field)
         return batch
 
@@ -162,6 +163,22 @@ def _equal_but_nullable(have: Any, want: Any) -> bool:
         return key == "name" and node.get(key) in ("item", "element", "")
 
     return bool(loose(field_document(pa.field("", have))) == loose(field_document(pa.field("", want))))
+
+
+def _refuse_stray_offsets(column: Any) -> None:
+    """The offsets of lists without a row, which full validation does not look at and flattening trips over for good."""
+    kinds, type_ = pa.types, column.type
+    if kinds.is_struct(type_):
+        for index in range(type_.num_fields):
+            _refuse_stray_offsets(column.field(index))
+    elif kinds.is_list(type_) or kinds.is_large_list(type_):
+        width = 4 if kinds.is_list(type_) else 8
+        offsets = column.buffers()[1]
+        if not len(column) and offsets is not None and any(memoryview(offsets).cast("B")[:width]):
+            raise ValueError("offsets of a list without rows")
+        _refuse_stray_offsets(column.values)
+    elif kinds.is_fixed_size_list(type_):
+        _refuse_stray_offsets(column.values)
 
 
 def _refuse_nulls(column: Any, field: Any) -> None:

@@ -63,8 +63,11 @@ class ProtobufCodec:
         return None
 
     def plain(self, value: Any) -> Any:
-        """Return the message as protobuf's own JSON mapping, with its field names."""
-        return finite(json_format.MessageToDict(value, preserving_proto_field_name=True))
+        """Return the message as protobuf's own JSON mapping, with its field names; as text where that has none."""
+        try:
+            return finite(json_format.MessageToDict(value, preserving_proto_field_name=True))
+        except (json_format.Error, ValueError, TypeError, RecursionError):
+            return str(value)
 
 
 def _shape(root: Descriptor) -> dict[str, Any]:
