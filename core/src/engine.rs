@@ -27,6 +27,7 @@ use turn::{Arrival, Work};
 
 mod adopt;
 mod credit;
+mod ephemeral;
 mod install;
 mod mail;
 mod make;
@@ -75,6 +76,8 @@ pub struct Input {
     pub labels: Vec<Arc<str>>,
     /// It comes from what owns the route.
     pub owner: bool,
+    /// Where the payload is, if it is not here.
+    pub payload_ref: Option<Arc<str>>,
     /// The span outside this mesh that caused it; for an event without causes of its own.
     pub outside: Option<Outside>,
 }
@@ -139,6 +142,10 @@ struct Route {
     tracks: Vec<Track>,
     /// How many own it: then only they publish on it (S18).
     owners: u32,
+    /// Taints of everything on it.
+    marks: u64,
+    /// When it ends, ns; the largest number: never, the smallest: it was never declared, or is over.
+    expires: i64,
     /// Which part of the input queue it may use.
     lane: Lane,
     /// Edges whose credit a publish on it spends, as of the topology of that number.
@@ -171,6 +178,8 @@ pub enum Refused {
     Producers,
     /// The route is written by what owns it (S18).
     Owned,
+    /// The route is ephemeral and has no time to live, or none any more (S42).
+    Expired,
     /// This edge has no credit left: wait (S7).
     NoCredit(u32),
     /// This edge is full and refuses (S14).
@@ -215,6 +224,8 @@ pub struct Engine {
     mail: VecDeque<u32>,
     /// Events that the host has to keep on disk.
     spills: VecDeque<(u32, Arc<Event>)>,
+    /// Edges and nodes that went with their routes, until the host has let go of what it holds for them.
+    gone: Vec<u32>,
     /// The newest time seen, ns.
     now: i64,
     /// No operator's deadline is before this; it may be earlier than the earliest.
@@ -248,6 +259,7 @@ impl Engine {
             turn_reserved: None,
             mail: VecDeque::new(),
             spills: VecDeque::new(),
+            gone: Vec::new(),
             now: 0,
             due: i64::MAX,
         }
@@ -273,6 +285,8 @@ impl Engine {
             others: 0,
             tracks: Vec::new(),
             owners: 0,
+            marks: 0,
+            expires: i64::MAX,
             lane: Lane::Metadata,
             gates: None,
         });
@@ -378,6 +392,9 @@ impl Engine {
         if self.routes[route].owners > 0 && !input.owner {
             return Err(Refused::Owned);
         }
+        if self.routes[route].expires <= self.now.max(input.ingest) {
+            return Err(Refused::Expired);
+        }
         if !self.lane_has_room(route) {
             return Err(Refused::Full);
         }
@@ -394,7 +411,7 @@ impl Engine {
     /// before it does anything else (`edges_of`); then it ends the event's span. None, and the input untouched, where that is not the whole turn.
     pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
         let r = &self.routes[route];
-        let owned = r.owners > 0 && !input.owner;
+        let owned = (r.owners > 0 && !input.owner) || r.expires < i64::MAX;
         if owned || r.others > 0 || self.due <= input.ingest || !self.idle() {
             return None;
         }

@@ -38,7 +38,7 @@ pub(crate) struct State {
     pub(crate) owner: Option<ThreadId>,
     /// What to call for edges and nodes.
     pub(crate) hosts: IdMap<Arc<Host>>,
-    readers: Vec<Option<Readers>>,
+    pub(crate) readers: Vec<Option<Readers>>,
     /// Threads that wait for `changed`.
     pub(crate) sleepers: usize,
 }
@@ -146,7 +146,7 @@ impl GraphBase {
             .map(|route| route.clone_ref(py))
     }
 
-    fn hang(
+    pub(crate) fn hang(
         &self,
         route: usize,
         name: String,
@@ -162,12 +162,6 @@ impl GraphBase {
         }
         state.forget_readers(route);
         id
-    }
-}
-
-impl GraphBase {
-    pub(crate) fn hang_mailbox(&self, route: usize, name: String, kind: Kind, host: Host) -> u32 {
-        self.hang(route, name, "mailbox", kind, false, Some(host))
     }
 }
 
@@ -491,7 +485,9 @@ impl GraphBase {
             state.engine.clock_set(clock_set);
         }
         state.engine.advance(now);
+        let hosts = state.let_go();
         drop(state);
+        drop(hosts);
         self.run(py)?;
         let deadline = self.state().engine.deadline();
         self.ring_at(py, deadline.unwrap_or(i64::MAX))?;

@@ -49,7 +49,9 @@ mod _native {
     use crate::stores::{EventLogBase, KeyspaceBase, derive_all, pack_event, restore};
 
     #[pymodule_export]
-    use crate::writes::{frozen, own, publish_owned};
+    use crate::writes::{
+        checkpoint_rows, frozen, live_until, own, publish_owned, publish_reference,
+    };
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -79,7 +79,22 @@ pub(crate) fn attach_mailbox(
     })
 }
 
+impl State {
+    /// Take what is held for edges that went with their routes; to be dropped without the lock.
+    pub(crate) fn let_go(&mut self) -> Vec<Option<Arc<Host>>> {
+        let gone = self.engine.take_gone();
+        if !gone.is_empty() {
+            self.readers.clear();
+        }
+        gone.iter().map(|id| self.hosts.remove(id)).collect()
+    }
+}
+
 impl GraphBase {
+    pub(crate) fn hang_mailbox(&self, route: usize, name: String, kind: Kind, host: Host) -> u32 {
+        self.hang(route, name, "mailbox", kind, false, Some(host))
+    }
+
     /// Keep an event of a mailbox on disk.
     pub(crate) fn keep_spilled(&self, py: Python<'_>, edge: u32, event: &Arc<Inner>, host: &Host) {
         let kept = match host {

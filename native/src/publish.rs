@@ -51,7 +51,7 @@ impl Envelope<'_, '_> {
         Outside::parse(header).ok_or_else(|| refused("this is no W3C traceparent", fix))
     }
 
-    fn input(&self, py: Python<'_>, ingest: i64) -> PyResult<Input> {
+    pub(crate) fn input(&self, py: Python<'_>, ingest: i64) -> PyResult<Input> {
         let text = |text: Option<&str>| text.map(Arc::<str>::from);
         Ok(Input {
             payload: None,
@@ -75,6 +75,7 @@ impl Envelope<'_, '_> {
                 .labels
                 .map_or_else(|| Ok(Vec::new()), |labels| texts(py, labels, "labels"))?,
             owner: self.owner,
+            payload_ref: None,
             outside: self
                 .traceparent
                 .map(|header| self.outside(py, header))

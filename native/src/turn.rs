@@ -85,6 +85,12 @@ impl GraphBase {
                     let fix = "write through its binding or operator";
                     return Err(error(py, "WiringError", &what, fix, ("item", text)));
                 }
+                Refused::Expired => {
+                    let what =
+                        format!("{text} is ephemeral and has no time to live, or none any more");
+                    let fix = "declare it with graph.ephemeral";
+                    return Err(error(py, "WiringError", &what, fix, ("item", text)));
+                }
                 Refused::Batch(why) => {
                     let what = format!("not a batch: {}", why.0);
                     return Err(error(py, "DecodeError", &what, "", ("reason", "batch")));

@@ -110,9 +110,11 @@ impl GraphBase {
         let mut state = self.state();
         let index = state.engine.route(route.get().tag, route.get().codec);
         if index == state.routes.len() {
-            state.engine.set_lane(index, lane_of(&route.get().text));
-        }
-        if index == state.routes.len() {
+            let text = &route.get().text;
+            state.engine.set_lane(index, lane_of(text));
+            if text.split('.').nth(1) == Some("ephemeral") {
+                state.engine.undeclared(index);
+            }
             state.routes.push(route.clone().unbind());
             return (index, None);
         }

@@ -1,7 +1,9 @@
 //! What write bindings and control loops need of a graph: routes with an owner, and many routes read at one moment.
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
+use crate::errors::error;
 use crate::event::Event;
 use crate::graph::GraphBase;
 use crate::publish::Envelope;
@@ -79,4 +81,119 @@ pub(crate) fn publish_owned(
         owner: true,
     };
     graph.publish_one(r, value, Full::Wait, &envelope)
+}
+
+/// Publish the metadata of a value whose bytes stay where `reference` says.
+#[pyfunction]
+#[pyo3(signature = (graph, r, reference, *, time=None, key=None, parents=None, correlation=None, taints=None, epoch=0))]
+#[allow(clippy::too_many_arguments, reason = "as publish")]
+pub(crate) fn publish_reference(
+    py: Python<'_>,
+    graph: &GraphBase,
+    r: &Bound<'_, RouteBase>,
+    reference: &str,
+    time: Option<i64>,
+    key: Option<&str>,
+    parents: Option<&Bound<'_, PyAny>>,
+    correlation: Option<&str>,
+    taints: Option<&Bound<'_, PyAny>>,
+    epoch: u64,
+) -> PyResult<Event> {
+    let envelope = Envelope {
+        time,
+        key,
+        parents,
+        correlation,
+        taints,
+        labels: None,
+        guards: None,
+        qos: 0,
+        epoch,
+        clock: None,
+        logical_time: 0,
+        owner: false,
+        traceparent: None,
+    };
+    let mut input = envelope.input(py, graph.now(py)?)?;
+    input.payload_ref = Some(reference.into());
+    let index = graph.index(py, r)?;
+    let mut made = None;
+    graph.submit(py, &r.get().text, Full::Wait, |engine| {
+        made = Some(engine.publish_taking(index, &mut input)?);
+        Ok(())
+    })?;
+    let made = made.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("not published"))?;
+    Ok(Event::new(made, r.clone().unbind()))
+}
+
+/// Let an ephemeral route live until then (ns of the graph's clock).
+#[pyfunction]
+pub(crate) fn live_until(
+    py: Python<'_>,
+    graph: &GraphBase,
+    r: &Bound<'_, RouteBase>,
+    expires: i64,
+    seeded: bool,
+) -> PyResult<()> {
+    let index = graph.index(py, r)?;
+    graph.state().engine.live_until(index, expires, seeded);
+    graph.ring_at(py, graph.state().engine.due())
+}
+
+/// The state of every operator between two turns: (name, state of each stage), and the names of those that have none to give.
+#[pyfunction]
+#[allow(clippy::type_complexity, reason = "plain data")]
+pub(crate) fn checkpoint_rows<'py>(
+    py: Python<'py>,
+    graph: &GraphBase,
+) -> PyResult<Vec<(String, Vec<Bound<'py, PyBytes>>)>> {
+    let rows = loop {
+        let state = graph.state();
+        if state.owner.is_none() {
+            let saved = state.engine.describe().into_iter().map(|node| {
+                let states = state.engine.save(node.id);
+                (node.name.to_string(), states)
+            });
+            break saved.collect::<Vec<_>>();
+        }
+        if state.owner == Some(std::thread::current().id()) {
+            drop(state);
+            let what = "a checkpoint inside an observer would see half of a turn";
+            return Err(error(
+                py,
+                "WiringError",
+                what,
+                "take it outside",
+                ("item", "checkpoint"),
+            ));
+        }
+        drop(state);
+        py.detach(|| {
+            let mut state = graph.state();
+            state.sleepers += 1;
+            let limit = std::time::Duration::from_millis(100);
+            let waited = graph.changed.wait_timeout(state, limit);
+            waited
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0
+                .sleepers -= 1;
+        });
+        py.check_signals()?;
+    };
+    let mut out = Vec::with_capacity(rows.len());
+    for (name, states) in rows {
+        let states = states.map_err(|why| {
+            let what = format!("{name} cannot be kept: {}", why.0);
+            error(
+                py,
+                "WiringError",
+                &what,
+                "give the map before it a schema",
+                ("item", &name),
+            )
+        })?;
+        let states = states.iter().map(|state| PyBytes::new(py, state)).collect();
+        out.push((name, states));
+    }
+    Ok(out)
 }

@@ -41,11 +41,11 @@ impl Engine {
             key: input.key.take(),
             correlation: input.correlation.take(),
             operator: None,
-            payload_ref: None,
+            payload_ref: input.payload_ref.take(),
             guards: std::mem::take(&mut input.guards),
             labels: std::mem::take(&mut input.labels),
             parents: Vec::new(),
-            taints: taint::normalize(input.taints),
+            taints: taint::normalize(input.taints | self.routes[route].marks),
             payload: input.payload.take(),
         };
         self.routes[route].next_seq += 1;
@@ -109,7 +109,7 @@ impl Engine {
             guards: item.guards,
             labels: item.labels,
             parents,
-            taints: taint::normalize(item.taints),
+            taints: taint::normalize(item.taints | self.routes[route].marks),
             payload,
         })
     }

@@ -408,9 +408,14 @@ impl Engine {
             self.fail(id, "a result does not fit the schema of its route".into());
             return;
         };
+        let over = self.routes[route].expires <= self.now;
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
+        if over {
+            node.dropped[DropReason::Expired as usize] += 1;
+            return;
+        }
         node.emitted += 1;
         let (name, boundary) = (node.name.clone(), node.boundary);
         if boundary && self.room() == 0 {
@@ -510,7 +515,10 @@ impl Engine {
             .nodes
             .values()
             .flat_map(|node| node.native().filter_map(|(_, op)| op.deadline()));
-        deadlines.chain(self.mail_deadlines()).min()
+        deadlines
+            .chain(self.mail_deadlines())
+            .chain(self.ends())
+            .min()
     }
 
     /// No operator acts by time before this; cheap, and perhaps earlier than `deadline`; the largest number if none waits.
@@ -539,6 +547,7 @@ impl Engine {
     pub fn advance(&mut self, now: i64) {
         self.now = self.now.max(now);
         self.tick_mail(now);
+        self.end_routes(now);
         let mut due: Vec<(u32, usize)> = Vec::new();
         for (id, node) in &self.nodes {
             for (stage, operator) in node.native() {

@@ -26,6 +26,7 @@ __all__ = (
     "MeshfoldError",
     "NoQuorum",
     "NotLeader",
+    "PayloadDamaged",
     "PayloadGone",
     "QueueFull",
     "SchemaMismatch",
@@ -134,6 +135,12 @@ class PayloadGone(CoreError):
     """The payload was evicted, or was never carried to this reader (S15). Fields: `event`, `route`."""
 
     code = "core.payload_gone"
+
+
+class PayloadDamaged(CoreError):
+    """An opened payload does not match the digest of what was published (S15). Fields: `route`, `digest`."""
+
+    code = "core.payload_damaged"
 
 
 class StoreDamaged(CoreError):

@@ -24,12 +24,12 @@ from meshfold.core.ephemeral import Ephemeral, make_ephemeral
 from meshfold.core.errors import WiringError, WouldBlock
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
-from meshfold.core.flow_graph import Flow
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
 from meshfold.core.middleware import Layer, Middleware
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
+from meshfold.core.payload_graph import Payloads
 from meshfold.core.ports import Clock
 from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
@@ -51,7 +51,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Flow, Shapes, Computing):
+class Graph(Payloads, Shapes, Computing):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -90,6 +90,7 @@ class Graph(Flow, Shapes, Computing):
         self._installed, self._retention = {}, {}
         self._access = Access(partial(_wall, weakref.ref(self)))
         self.begin_flow()
+        self._planes = {}
         self.on_timed(partial(start_alarm, weakref.ref(self)))
         return self
 
@@ -223,7 +224,10 @@ class Graph(Flow, Shapes, Computing):
         """Attach the sending end of a bridge: a bounded ring drained as encoded batches.
 
         :param on_ready: called from the publishing thread when the ring goes from empty to non-empty; must be cheap
+        :raises WiringError: for an ephemeral route, which is private (S42)
         """
+        if r.addr.layer == "ephemeral":
+            raise WiringError(f"{r.text} is private", fix="promote what others may see", item=r.text)
         queue = self.attach_queue(
             r, f"tap {r.text}", "tap", _positive(capacity), "drop_oldest", False, on_ready
         )
