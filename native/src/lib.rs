@@ -50,7 +50,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::writes::{
-        checkpoint_rows, frozen, live_until, own, publish_owned, publish_reference,
+        checkpoint_rows, end_route, frozen, live_until, lives, own, publish_owned,
+        publish_reference,
     };
 
     #[pymodule_export]

@@ -140,6 +140,30 @@ pub(crate) fn live_until(
     graph.ring_at(py, graph.state().engine.due())
 }
 
+/// Whether an ephemeral route has time left.
+#[pyfunction]
+pub(crate) fn lives(py: Python<'_>, graph: &GraphBase, r: &Bound<'_, RouteBase>) -> PyResult<bool> {
+    let index = graph.index(py, r)?;
+    let now = graph.now(py)?;
+    Ok(graph.state().engine.lives(index, now))
+}
+
+/// End an ephemeral route now. Idempotent.
+#[pyfunction]
+pub(crate) fn end_route(
+    py: Python<'_>,
+    graph: &GraphBase,
+    r: &Bound<'_, RouteBase>,
+) -> PyResult<()> {
+    let index = graph.index(py, r)?;
+    let mut state = graph.state();
+    state.engine.end_route(index);
+    let hosts = state.let_go();
+    drop(state);
+    drop(hosts);
+    Ok(())
+}
+
 /// The state of every operator between two turns: (name, state of each stage), and the names of those that have none to give.
 #[pyfunction]
 #[allow(clippy::type_complexity, reason = "plain data")]

@@ -19,9 +19,21 @@ impl Engine {
         } else {
             DET_NONREPLAYABLE
         };
-        // The owner may look at its newest value; readers that come later get nothing.
-        r.history_max = 1;
+        r.history_max = 0;
         self.due = self.due.min(expires);
+    }
+
+    /// Whether an ephemeral route has time left.
+    pub fn lives(&self, route: usize, now: i64) -> bool {
+        self.routes[route].expires > now.max(self.now)
+    }
+
+    /// End a route now.
+    pub fn end_route(&mut self, route: usize) {
+        if self.routes[route].expires < i64::MAX {
+            self.routes[route].expires = self.routes[route].expires.min(self.now);
+            self.end_routes(self.now);
+        }
     }
 
     pub(super) fn ends(&self) -> impl Iterator<Item = i64> + '_ {

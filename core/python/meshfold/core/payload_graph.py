@@ -1,4 +1,4 @@
-"""The part of `Graph` with lazy payloads, ephemeral routes and checkpoints."""
+"""The part of `Graph` with lazy payloads and checkpoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
-from meshfold._native import checkpoint_rows, live_until
+from meshfold._native import checkpoint_rows
 from meshfold.core.errors import PayloadGone, StoreDamaged, WiringError
 from meshfold.core.event import Event
 from meshfold.core.flow_graph import Flow
@@ -17,8 +17,7 @@ from meshfold.core.payloads import (
     PayloadPlane,
     PayloadPolicy,
 )
-from meshfold.core.route import Route, route
-from meshfold.core.schema import Schema
+from meshfold.core.route import Route
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
@@ -31,7 +30,7 @@ _VERSION: Final = 1
 
 
 class Payloads(Flow):
-    """The part of `Graph` whose values are elsewhere, for a time only, or kept over a restart."""
+    """The part of `Graph` whose values are elsewhere, or kept over a restart."""
 
     _planes: dict[Route[Any], PayloadPlane]
 
@@ -93,35 +92,6 @@ class Payloads(Flow):
     def payload_demand_snapshot(self) -> list[PayloadDemand]:
         """What was asked of lazy payloads, by route."""
         return [plane.demand() for plane in self._planes.values()]
-
-    def ephemeral(
-        self, owner: str, family: str, stream: str, *, schema: Schema[T], ttl: float, seeded: bool = False
-    ) -> Route[T]:
-        """Declare a route that lives for `ttl` seconds and then goes with all its state and edges (S42).
-
-        It is private to this graph, keeps nothing for replay, and what is on it is tainted DET_NONREPLAYABLE, or with
-        `seeded` DET_SEEDED_ENTROPY: what makes it was recorded. `promote` copies from it.
-
-        :raises WiringError: if `ttl` is not above 0
-        """
-        if ttl <= 0:
-            raise WiringError(f"a time to live of {ttl} s", fix="use more than 0", item="ttl")
-        r = route(owner, family, stream, schema=schema, plane="state", layer="ephemeral", variant="state")
-        live_until(self, r, self.now_ns() + int(ttl * 1e9), seeded)
-        return r
-
-    def promote(self, event: Event[T], sink: Route[T]) -> Event[T]:
-        """Copy an event of an ephemeral route to one that stays, with it as parent and its taints.
-
-        :raises WiringError: if the sink is ephemeral itself
-        """
-        if sink.addr.layer == "ephemeral":
-            raise WiringError(
-                f"{sink.text} is ephemeral", fix="promote to a route that stays", item=sink.text
-            )
-        return self._graph().publish(
-            sink, event.value, parents=[event], time=event.time, key=event.key, taints=event.taints
-        )
 
     def checkpoint(self, store: Keyspace) -> int:
         """Write the state of all operators, as of one moment between two turns; returns how many have one. Durable.
