@@ -31,11 +31,13 @@ mod ephemeral;
 mod install;
 mod mail;
 mod make;
+mod transcript;
 mod turn;
 
 pub use credit::{CreditRow, Lane, Spent};
 pub use install::Uninstallable;
 pub use mail::Mail;
+pub use transcript::Transcript;
 pub use turn::{Call, Outcome, Step};
 
 /// Events that may wait for their turn.
@@ -208,6 +210,7 @@ pub struct Engine {
     /// Calls of direct observers, after the operators.
     observers: VecDeque<(u32, Arc<Event>, bool)>,
     wakes: VecDeque<u32>,
+    transcript: Option<Transcript>,
     /// A step that came up while a call was resumed.
     next: Option<Step>,
     failures: VecDeque<(u32, String)>,
@@ -250,6 +253,7 @@ impl Engine {
             arrived: 0,
             observers: VecDeque::new(),
             wakes: VecDeque::new(),
+            transcript: None,
             next: None,
             failures: VecDeque::new(),
             out: Out::default(),
@@ -417,6 +421,7 @@ impl Engine {
         }
         let event = self.make(route, input);
         self.record(&event);
+        self.note(&event);
         let r = &mut self.routes[route];
         r.keep(&event);
         for id in &r.edges {

@@ -23,7 +23,7 @@ def values(graph: Graph) -> list[int]:
     return [event.value for event in graph.history(OUT)]
 
 
-def test_debounce_gives_the_last_value_after_silence_and_counts_the_others() -> None:
+def test_m20_debounce_gives_the_last_value_after_silence_and_counts_the_others() -> None:
     graph, clock = timed()
     installed = graph.pipe(IN).debounce(1.0).into(OUT)
     for item in (1, 2, 3):
@@ -51,7 +51,7 @@ def test_what_was_due_before_an_event_comes_before_it_without_any_other_clock() 
     assert values(graph) == [1]
 
 
-def test_throttle_lets_the_first_pass_and_taints_the_next() -> None:
+def test_m20_throttle_lets_the_first_pass_and_taints_the_next() -> None:
     graph, clock = timed()
     installed = graph.pipe(IN).throttle(1.0).into(OUT)
     for item in range(4):
@@ -62,7 +62,7 @@ def test_throttle_lets_the_first_pass_and_taints_the_next() -> None:
     assert installed.counters.dropped == {"sampled": 2}
 
 
-def test_sample_gives_the_newest_at_each_beat_or_pulse_and_nothing_twice() -> None:
+def test_m20_sample_gives_the_newest_at_each_beat_or_pulse_and_nothing_twice() -> None:
     graph, clock = timed()
     graph.pipe(IN).sample(1.0).into(OUT)
     graph.publish(IN, 1)
@@ -119,7 +119,7 @@ def test_reduce_gives_the_state_when_asked_and_only_if_it_changed() -> None:
     assert seen == native == [6]
 
 
-def test_scan_hysteresis_and_flat_map() -> None:
+def test_m20_scan_hysteresis_and_flat_map() -> None:
     graph = Graph()
     scanned: list[Any] = []
     none: list[int] = []

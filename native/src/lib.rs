@@ -36,6 +36,8 @@ mod _native {
     #[pymodule_export]
     use crate::mailbox::{MailboxBase, attach_mailbox, credit_rows, mailbox_of};
     #[pymodule_export]
+    use crate::nodes::{keep_transcript, transcript};
+    #[pymodule_export]
     use crate::queue::{Batch, Queue};
     #[pymodule_export]
     use crate::reading::{connections, kept, redact, route_of, wall_ns};

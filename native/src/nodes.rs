@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meshfold_core::engine::Uninstallable;
 use meshfold_core::node::Spec;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::convert::{cycle, reasons};
 use crate::errors::error;
@@ -120,4 +120,20 @@ impl GraphBase {
         }
         Ok(out)
     }
+}
+
+/// Keep a transcript of the graph from now on.
+#[pyfunction]
+pub(crate) fn keep_transcript(graph: &GraphBase) {
+    graph.state().engine.keep_transcript();
+}
+
+/// The transcript of a graph: (hash, events); None if none is kept.
+#[pyfunction]
+pub(crate) fn transcript<'py>(
+    py: Python<'py>,
+    graph: &GraphBase,
+) -> Option<(Bound<'py, PyBytes>, u64)> {
+    let (hash, events) = graph.state().engine.transcript()?.state();
+    Some((PyBytes::new(py, &hash), events))
 }

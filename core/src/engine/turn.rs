@@ -178,6 +178,7 @@ impl Engine {
     /// Store an event and line up whoever reads it.
     pub(super) fn arrive(&mut self, route: usize, event: &Arc<Event>) {
         self.record(event);
+        self.note(event);
         self.now = self.now.max(event.ingest);
         let r = &mut self.routes[route];
         r.keep(event);

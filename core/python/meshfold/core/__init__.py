@@ -3,6 +3,7 @@
 from meshfold.core.access import Access, LocalGrant, Principal
 from meshfold.core.address import Address, escape_token, unescape_token
 from meshfold.core.clocks import ManualClock, SystemClock
+from meshfold.core.determinism import LogClock, Transcript, record, rerun, transcript_of
 from meshfold.core.ephemeral import Ephemeral
 from meshfold.core.errors import (
     CoreError,
@@ -41,6 +42,7 @@ from meshfold.core.flow import EdgeCounters, EdgeInfo, InletReceipt, Lineage, Pa
 from meshfold.core.graph import Graph
 from meshfold.core.ids import event_id, parse_event_id
 from meshfold.core.inlet import Inlet
+from meshfold.core.join_plan import JoinExplanation, JoinInput, JoinPlan
 from meshfold.core.middleware import Middleware
 from meshfold.core.operator import Operator, OperatorInfo, StageInfo
 from meshfold.core.parts import Part
@@ -75,8 +77,12 @@ __all__ = (
     "GraphView",
     "Inlet",
     "InletReceipt",
+    "JoinExplanation",
+    "JoinInput",
+    "JoinPlan",
     "Lineage",
     "LocalGrant",
+    "LogClock",
     "ManualClock",
     "MeshfoldError",
     "Middleware",
@@ -105,6 +111,7 @@ __all__ = (
     "Taint",
     "Tap",
     "Tracing",
+    "Transcript",
     "ValueStream",
     "WiringError",
     "WouldBlock",
@@ -127,9 +134,12 @@ __all__ = (
     "min_",
     "parse_event_id",
     "quantile",
+    "record",
+    "rerun",
     "route",
     "std",
     "sum_",
+    "transcript_of",
     "unescape_token",
     "value",
 )

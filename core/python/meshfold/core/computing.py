@@ -14,6 +14,7 @@ from meshfold.core.route import Route
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
+    from meshfold.core.join_plan import JoinExplanation, JoinInput, JoinPlan
 
 __all__ = ("Computing",)
 
@@ -95,3 +96,27 @@ class Computing(GraphBase):
                 found=source.schema.name,
             )
         return self.pipe(source, replay_latest=True).into(state_route, name=f"materialize {state_route.text}")
+
+    def plan_join(
+        self,
+        name: str,
+        left: JoinInput,
+        right: JoinInput,
+        *,
+        within: int | None = None,
+        partitions: int = 16,
+    ) -> JoinPlan:
+        """Choose how to join two routes: local, lookup, broadcast mirror or repartition, the first that is right (S27).
+
+        `plan.install(combine, sink)` runs it, `plan.explain()` tells what was chosen, why, and how its keys fall.
+
+        :param within: ns of event time that partners may be apart; None: the latest of both sides
+        :raises WiringError: if clock domains differ, both sides are unbounded, or keys can be brought together by nothing
+        """
+        from meshfold.core.join_plan import JoinPlan
+
+        return JoinPlan(cast("Graph", self), name, left, right, within, partitions)
+
+    def explain_join(self, plan: JoinPlan) -> JoinExplanation:
+        """What a join plan does and what running it showed."""
+        return plan.explain()

@@ -162,26 +162,30 @@ class Graph(Payloads, Shapes, Computing):
     def observe(
         self,
         r: Route[T],
-        fn: Callable[[Event[T]], Any],
+        fn: Callable[[Any], Any],
         *,
         replay_latest: bool = True,
         capacity: int | None = None,
         overflow: str = "drop_oldest",
+        batch: bool = False,
     ) -> Subscription:
         """Call `fn` with each event. Without a capacity inside the turn; with one from a queue, in order, on a thread.
 
+        :param batch: call it with a list of the events that wait; always from a queue
         :raises WiringError: for an unknown overflow rule or a capacity below 1
         """
         name = getattr(fn, "__qualname__", repr(fn))
         if inspect.iscoroutinefunction(fn):
             fn = _in_loop(fn)
             capacity = capacity or STREAM_EVENTS
+        if batch:
+            capacity = capacity or STREAM_EVENTS
         if capacity is None:
             return Subscription(self, self.attach_observer(r, fn, name, replay_latest))
         queue = self.attach_queue(
             r, name, "observer", _positive(capacity), _rule(overflow), replay_latest, None
         )
-        return Subscription(self, queue.edge, queue, fn)
+        return Subscription(self, queue.edge, queue, fn, batch=batch)
 
     def on(
         self, r: Route[T], **options: Any

@@ -22,8 +22,8 @@ __all__ = ("Edge", "Stream", "Subscription")
 
 T = TypeVar("T")
 TAKE_MAX = 1024
-#: How often a waiting dispatcher looks whether it was closed, in seconds.
-_LOOK_S = 0.2
+#: Longest single wait of a dispatcher, in seconds; it waits again.
+_WAIT_S = 3600.0
 
 
 class Edge:
@@ -58,20 +58,29 @@ class Subscription(Edge):
     """An observer. With a capacity it has a queue and a thread that calls it in order."""
 
     def __init__(
-        self, graph: Graph, edge: int, queue: Queue | None = None, call: Callable[[Any], Any] | None = None
+        self,
+        graph: Graph,
+        edge: int,
+        queue: Queue | None = None,
+        call: Callable[[Any], Any] | None = None,
+        *,
+        batch: bool = False,
     ) -> None:
         super().__init__(graph, edge)
         self._queue = queue
+        self._batch = batch
         if queue is not None and call is not None:
             self._thread = threading.Thread(target=self._dispatch, args=(queue, call), daemon=True)
             self._thread.start()
 
     def _dispatch(self, queue: Queue, call: Callable[[Any], Any]) -> None:
+        # Closing the edge wakes the wait, so nothing is polled.
         while queue.open:
-            if queue.wait(_LOOK_S):
-                for event in queue.take(TAKE_MAX):
+            if queue.wait(_WAIT_S):
+                taken = queue.take(TAKE_MAX)
+                for item in [taken] if self._batch else taken:
                     try:
-                        call(event)
+                        call(item)
                     except Exception as error:  # noqa: BLE001 - a failing observer is isolated (S4)
                         self._graph.note_failure(self._edge, error)
 

@@ -264,10 +264,15 @@ def bench(
     Example: meshfold bench local --quick
     """
     from meshfold.core.errors import ConfigError
-    from meshfold.mesh.bench import LOCAL_CASES, SEAL_CASES, WIRE_CASES, run_cases
+    from meshfold.mesh.bench import LOCAL_CASES, OPERATOR_CASES, SEAL_CASES, WIRE_CASES, run_cases
 
-    everything = (*LOCAL_CASES, *SEAL_CASES, *WIRE_CASES)
-    cases = {"local": LOCAL_CASES, "seal": SEAL_CASES, "mesh": WIRE_CASES, "all": everything}.get(what)
+    everything = (*LOCAL_CASES, *OPERATOR_CASES, *SEAL_CASES, *WIRE_CASES)
+    cases = {
+        "local": (*LOCAL_CASES, *OPERATOR_CASES),
+        "seal": SEAL_CASES,
+        "mesh": WIRE_CASES,
+        "all": everything,
+    }.get(what)
     if cases is None:
         raise ConfigError(f"no benchmark {what!r}", fix="local, seal, mesh or all", item=what)
     document = {"results": [result.document() for result in run_cases(cases, quick=quick)]}
