@@ -116,18 +116,21 @@ def load_secret(path: Path) -> bytes:
     :raises ConfigError: if it is missing, a link, readable by others, or not 32 bytes
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Without waiting: a pipe in its place would hold the start for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(f"cannot read the key file {path}: {error.strerror}", item=str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
+    try:
+        mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise ConfigError(f"the key file {path} is no regular file", item=str(path))
         if mode & 0o077:
             raise ConfigError(
                 f"the key file {path} is readable by others", fix=f"chmod 600 {path}", item=str(path)
             )
-        raw = file.read(SECRET_BYTES + 1)
+        raw = os.read(descriptor, SECRET_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) != SECRET_BYTES:
         raise ConfigError(f"the key file {path} does not hold {SECRET_BYTES} bytes", item=str(path))
     return raw
