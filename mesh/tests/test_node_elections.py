@@ -77,7 +77,7 @@ async def led_once(node: Node, *fences: Fence) -> Token:
                     return lease.token
 
 
-async def test_one_leads_and_the_next_one_has_a_higher_token(mesh: LocalMesh) -> None:
+async def test_m124_one_leads_and_the_next_one_has_a_higher_token(mesh: LocalMesh) -> None:
     async with mesh.node("hub") as hub, mesh.node("edge") as edge:
         first = await led_once(edge)
         second = await led_once(hub)
