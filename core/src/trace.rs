@@ -233,8 +233,8 @@ pub struct Tracer {
     records: Pace,
     now: i64,
     open: Vec<SpanRecord>,
-    /// Spans outside that caused events which wait for their turn.
-    outside: HashMap<EventId, SpanId>,
+    /// Spans that caused events which are still to begin: outside ones, and the causing inputs of operators.
+    causes: HashMap<EventId, SpanId>,
     ring: VecDeque<SpanRecord>,
     recorded: u64,
     dropped: u64,
@@ -255,7 +255,7 @@ impl Tracer {
     pub fn stop(&mut self) {
         self.on = false;
         self.open.clear();
-        self.outside.clear();
+        self.causes.clear();
     }
 
     /// Whether sampled events leave records.
@@ -280,10 +280,18 @@ impl Tracer {
             return outside.sampled;
         }
         let sampled = outside.sampled && self.roots.admit(now, self.roots_max);
-        if sampled {
-            self.outside.insert(id, outside.span);
+        if sampled && self.causes.len() < RECORDS_MAX {
+            self.causes.insert(id, outside.span);
         }
         sampled
+    }
+
+    /// An operator made the sampled event `id`, in its input's trace, when `input` came: that is the parent, whatever the
+    /// order of all inputs.
+    pub fn made(&mut self, id: EventId, input: &EventId) {
+        if self.on && self.causes.len() < RECORDS_MAX {
+            self.causes.insert(id, local_span(input, id.producer));
+        }
     }
 
     /// Whether spans have begun that want to know when they end: the host then gives the time after each step.
@@ -306,7 +314,7 @@ impl Tracer {
         if !self.on {
             return;
         }
-        let outside = self.outside.remove(&event.id());
+        let cause = self.causes.remove(&event.id());
         if self.open.len() >= RECORDS_MAX {
             self.recorded += 1;
             self.dropped += 1;
@@ -321,7 +329,7 @@ impl Tracer {
         };
         self.tick(event.ingest);
         let mut record = SpanRecord::of(kind, event, node);
-        record.parent = record.parent.or(outside);
+        record.parent = record.parent.or(cause);
         if kind != SpanKind::Process {
             let (inputs, count) = inputs_of(&event.parents);
             // Inputs of one trace: those that are forgotten by now were of it, too (S30).

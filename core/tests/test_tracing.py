@@ -202,6 +202,24 @@ def test_an_event_that_time_alone_caused_begins_a_trace() -> None:
     assert event_span(pulse.id) in {record.span for record in tracing.take()}
 
 
+def test_of_several_inputs_the_one_that_came_last_is_the_parent() -> None:
+    graph, tracing = traced()
+    ticks = route("rig", "thermal", "ticks", schema=Schema.int())
+    origin = route("rig", "thermal", "origin", schema=Schema.float())
+    graph.watchdog(SOURCE, SINK, after=2, clock=ticks, progress="value", pulse=1.0)
+    root = graph.publish(origin, 0.0)
+    graph.publish(ticks, 1, parents=(root,))
+    reset = graph.publish(SOURCE, 1.0, parents=(root,))
+    last = [graph.publish(ticks, tick, parents=(root,)) for tick in (2, 3, 4)]
+    pulse = graph.latest(SINK)
+    assert pulse is not None
+    assert {reset.id} < set(pulse.parents)
+    (record,) = (record for record in tracing.take() if record.event == pulse.id)
+    fired = next(event for event in last if event.id in pulse.parents)
+    assert record.parent == event_span(fired.id)
+    assert record.links == [(root.trace, event_span(reset.id))]
+
+
 def test_a_cause_that_waits_for_its_turn_is_a_cause_all_the_same() -> None:
     graph, tracing = traced()
     middle = route("rig", "thermal", "middle", schema=Schema.float())

@@ -82,6 +82,9 @@ impl Engine {
         } else {
             self.tracer.decide(&trace, item.ingest)
         };
+        if sampled && caused && !item.lineage.mixed {
+            self.tracer.made(own, &item.id);
+        }
         let mut parents = item.lineage.parents;
         if parents.is_empty() && caused {
             parents = vec![item.id.range()];
