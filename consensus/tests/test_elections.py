@@ -17,11 +17,12 @@ class Hands:
     """A clock that is set by hand."""
 
     def __init__(self) -> None:
+        self.wall_ns = 10**18
         self.mono_ns = 0
 
     def now(self) -> tuple[int, int]:
         """Wall and monotonic."""
-        return 0, self.mono_ns
+        return self.wall_ns, self.mono_ns
 
     def forward(self, ms: float) -> None:
         """Let time pass."""
@@ -47,6 +48,23 @@ async def test_a_lease_is_busy_until_it_ran_out_and_the_next_token_is_higher(tmp
     assert second.number > first.number
     with pytest.raises(Fenced):
         await elections.keep_alive("x", "aa", first.number)
+    log.close()
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+async def test_hc18_a_wall_clock_that_jumps_ends_and_extends_nothing(tmp_path: Path, jump_s: int) -> None:
+    clock = Hands()
+    log = SoloLog.open(tmp_path, node="hub")
+    elections = Elections(log, clock)
+    first = await elections.campaign("x", A)
+    assert isinstance(first, Token)
+    clock.wall_ns += jump_s * 10**9
+    clock.forward(302)
+    assert isinstance(await elections.campaign("x", B), Busy)
+    await elections.keep_alive("x", "aa", first.number)
+    clock.wall_ns -= jump_s * 10**9
+    clock.forward(304)
+    assert isinstance(await elections.campaign("x", B), Token)
     log.close()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -349,3 +351,33 @@ def test_hf9_entries_behind_a_snapshot_are_durable_with_it(seed: int) -> None:
     store = LogStore(FOLDER, disk)
     assert [entry.index for entry in store.entries] == [4, 5, 6]
     store.close()
+
+
+async def test_hf10_behind_a_disk_that_stands_still_only_so_many_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others wait for their turn and are served when the disk goes on; reads are served meanwhile."""
+    monkeypatch.setattr("meshfold.consensus.solo.WAITING_MAX", 8)
+    monkeypatch.setattr("meshfold.consensus.solo.BATCH_ENTRIES_MAX", 3)
+    disk = SimDisk()
+    log = on(disk)
+    await log.put("before", b"1")
+    goes_on, stands = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    def stand_still(kind: str, name: str) -> None:
+        if kind == "write" and name.startswith("log."):
+            batches.append(len(disk.files[name].content))
+            stands.set()
+            assert goes_on.wait(100)
+
+    disk.on_step = stand_still
+    puts = [asyncio.ensure_future(log.put(f"k{at}", b"v")) for at in range(40)]
+    assert await asyncio.to_thread(stands.wait, 100)
+    found = await log.get("before")
+    assert found is not None and not any(put.done() for put in puts)
+    goes_on.set()
+    indexes = await asyncio.gather(*puts)
+    assert indexes == sorted(indexes) == list(range(2, 42))
+    assert len(batches) >= 40 // 3
+    log.close()
