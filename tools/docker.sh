@@ -91,11 +91,20 @@ stop() {
     fi
 }
 
+# An engine that ended leaves the name of its network namespace mounted, and a folder with a mount cannot be removed.
+release() {
+    local place
+    while read -r place; do
+        umount --lazy "$place"
+    done < <(awk -v folder="$folder/" 'index($2, folder) == 1 { print $2 }' /proc/mounts | sort --reverse)
+}
+
 case ${1:-} in
     start) start ;;
     stop) stop ;;
     purge)
         stop
+        release
         rm -rf "$folder"
         ;;
     *)

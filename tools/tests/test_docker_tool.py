@@ -49,6 +49,18 @@ def test_stop_leaves_a_process_alone_that_got_the_daemons_number(
     assert not tmp_path.exists()
 
 
+def test_purge_removes_the_folder_with_what_an_engine_left_mounted_in_it(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    place = tmp_path / "engine" / "exec" / "netns"
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+    answer = run(tmp_path / "engine", "purge")
+    assert answer.returncode == 0, answer.stderr
+    assert not (tmp_path / "engine").exists()
+    assert str(place) not in Path("/proc/mounts").read_text()
+
+
 def test_without_an_engine_it_says_why_and_ends_with_three(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
