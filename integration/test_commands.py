@@ -164,7 +164,17 @@ def test_no_command_is_without_a_test_of_its_json() -> None:
 
 #: Commands whose tests stand with what they do.
 TESTED_BY_THEIR_OWNERS = frozenset(
-    {"audit log", "grant attenuate", "grant show", "key ls", "key rotate", "key shred", "query"}
+    {
+        "audit log",
+        "grant attenuate",
+        "grant show",
+        "key ls",
+        "key rotate",
+        "key shred",
+        "query",
+        "recover",
+        "trace",
+    }
 )
 
 
