@@ -45,7 +45,8 @@ fi
 python=$(find_python)
 if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then
     echo "bootstrap: uv sync (the first build of the Rust engine takes a minute or two)"
-    uv sync --quiet --python "$python"
+    # What is built is known by the stamp, not by times of files: a checkout of another commit may set them back.
+    uv sync --quiet --python "$python" --reinstall-package meshfold-native
 else
     echo "bootstrap: no uv, so venv and pip with the hashed list"
     if [[ ! -x .venv/bin/pip ]]; then
