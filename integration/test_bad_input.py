@@ -71,7 +71,7 @@ def refused(answer: subprocess.CompletedProcess[str], code: int, *named: str) ->
         (("join", "--dir", "j", "--token-file", "missing"), "missing"),
         (("node", "run"), "--dir"),
         (("node", "run", "--dir", "nothing-here"), "meshfold invite"),
-        (("bench", "everything"), "local, mesh"),
+        (("bench", "everything"), "mesh or all"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
 )
