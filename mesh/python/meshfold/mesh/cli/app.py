@@ -201,14 +201,19 @@ def _dropped(reasons: dict[str, int]) -> str:
 
 @app.command()
 @on_mesh
-def doctor(call: Call) -> None:
+def doctor(
+    call: Call,
+    monitor: Annotated[
+        str | None, typer.Option(help="the server's monitoring address, for what a client cannot see of it")
+    ] = None,
+) -> None:
     """Check the server, this machine's clock and disk, and the running mesh.
 
-    Example: meshfold doctor
+    Example: meshfold doctor --monitor http://127.0.0.1:8222
     """
     from meshfold.mesh.cli.checks import run_checks
 
-    checks = run_checks(call)
+    checks = run_checks(call, monitor)
     call.emit(
         {"checks": checks},
         lambda found: [

@@ -23,6 +23,7 @@ from meshfold.mesh.cli.mesh_checks import (
     plaintext_check,
     server_check,
 )
+from meshfold.mesh.cli.monitor import monitor_check, server_facts
 from meshfold.mesh.cli.options import Call
 from meshfold.mesh.telemetry import TelemetrySettings, require_exporter
 
@@ -33,8 +34,13 @@ EXPORTER_S = 2.0
 DISK_BYTES_MIN = 256 * 1024 * 1024
 
 
-def run_checks(call: Call) -> list[dict[str, Any]]:
-    """Every check with name, ok, detail and, where it fails, what to do."""
+def run_checks(call: Call, monitor: str | None = None) -> list[dict[str, Any]]:
+    """Every check with name, ok, detail and, where it fails, what to do.
+
+    :param monitor: the server's monitoring address
+    :raises ConfigError: if no nats-server answers there
+    """
+    facts = server_facts(monitor) if monitor is not None else None
     checks: list[dict[str, Any]] = []
     try:
         checks.append(check("server", True, f"nats-server {server_version()} at {find_server()}"))
@@ -50,6 +56,8 @@ def run_checks(call: Call) -> list[dict[str, Any]]:
     checks.append(exporter_check(os.environ))
 
     checks.append(_port_check())
+    if facts is not None:
+        checks.append(monitor_check(facts))
     try:
         found = call.run(look)
     except MeshfoldError as error:
