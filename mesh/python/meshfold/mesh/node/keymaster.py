@@ -151,9 +151,14 @@ class Keymaster:
         one = Raise(path, epoch, activate_ms, policy_epoch, kc, shreddable=True)
         return epochs.with_raise(one, self._hlc.now_ms())
 
+    def _stamped_ms(self) -> int:
+        """Now by our stamps, which may run ahead of the wall clock: keys begin by stamps, and the word of a change has to
+        go out under the keys from before it."""
+        return self._hlc.stamp() >> 16
+
     async def rotate(self, path: Path, *, lead_ms: int = LEAD_MS) -> PolicyRecord:
         """Raise a node: announced, sent, told."""
-        at_ms = self._hlc.now_ms() + lead_ms
+        at_ms = self._stamped_ms() + lead_ms
 
         def raised(record: PolicyRecord) -> PolicyRecord:
             return replace(record, epochs=self._raised(record.epochs, path, record.policy_epoch, at_ms))
@@ -183,7 +188,7 @@ class Keymaster:
         record = await self.change(revoked)
         if holder_left:
             epoch, _, _ = self.tree.store.members()[-1]
-            self.tree.store.draw_members(epoch + 1, self._hlc.now_ms() + LEAD_MS)
+            self.tree.store.draw_members(epoch + 1, self._stamped_ms() + LEAD_MS)
         await self._announce(paths, members=holder_left)
         return record
 
