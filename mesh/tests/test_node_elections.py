@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -156,6 +157,21 @@ async def test_a_holder_that_is_killed_is_followed_by_a_higher_token_and_fenced(
     fence.admit(fresh)
 
 
+async def stopped_outside(pid: int, fence: Path) -> None:
+    """Stop a process at any moment but not inside the fence, where its successor would have to wait for it."""
+    lock = next(
+        path for path in fence.parent.iterdir() if path.name.startswith(fence.name) and "lock" in path.name
+    )
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            with lock.open("rb") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0)
+
+
 async def test_hc16_a_holder_that_stood_still_writes_nothing_behind_its_successor(
     mesh: LocalMesh, tmp_path: Path
 ) -> None:
@@ -178,9 +194,7 @@ async def test_hc16_a_holder_that_stood_still_writes_nothing_behind_its_successo
             async with asyncio.timeout(WAIT_S):
                 while not sink.exists() and process.returncode is None:  # noqa: ASYNC110 - another process's
                     await asyncio.sleep(0)
-            # Stopped at any moment but not inside the fence, where its successor would have to wait for it.
-            with Fence(fence).hold(stale):
-                os.kill(process.pid, signal.SIGSTOP)
+            await stopped_outside(process.pid, fence)
             fresh = await led_once(hub, Fence(fence))
             assert fresh.number > stale.number
             with sink.open("a") as file:
