@@ -416,16 +416,30 @@ def test_hs7_reserved_names_are_no_route(token: str, place: int) -> None:
         route(*tokens, schema=Schema.float())
 
 
-def test_hs1_offsets_of_a_list_without_rows_are_refused_before_a_library_follows_them() -> None:
-    """Flattening such a list ends the whole process."""
-    schema = Schema.arrow(pa.schema([("points", pa.list_(pa.float64()))]))
-    message = schema.encode(pa.record_batch({"points": [[0.5], [1.0, 2.0]]}))
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [
+        (pa.list_(pa.float64()), [[0.5], [1.0, 2.0, 3.0, 4.0]]),
+        (pa.large_list(pa.float64()), [[0.5], [1.0, 2.0, 3.0, 4.0]]),
+        (pa.string(), ["a", "bcde"]),
+        (pa.large_string(), ["a", "bcde"]),
+        (pa.binary(), [b"a", b"bcde"]),
+        (pa.large_binary(), [b"a", b"bcde"]),
+    ],
+    ids=str,
+)
+def test_hs1_offsets_of_a_column_without_rows_are_refused_before_a_library_follows_them(
+    type_: pa.DataType, values: list[Any]
+) -> None:
+    """Flattening such a list ends the whole process; such a text is written as a body of negative length."""
+    schema = Schema.arrow(pa.schema([("v", type_)]))
+    message = schema.encode(pa.record_batch({"v": pa.array(values, type_)}))
     head = 8 + int.from_bytes(message[4:8], "little")
     # Every length in the header becomes 0; the body keeps offsets, the first of them beyond the end.
     header = (
         message[:head]
         .replace((2).to_bytes(8, "little"), bytes(8))
-        .replace((3).to_bytes(8, "little"), bytes(8))
+        .replace((5).to_bytes(8, "little"), bytes(8))
     )
     assert "without rows" in refused(schema, header + (7).to_bytes(4, "little") + message[head + 4 :])
 

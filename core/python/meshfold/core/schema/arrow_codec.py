@@ -166,18 +166,19 @@ def _equal_but_nullable(have: Any, want: Any) -> bool:
 
 
 def _refuse_stray_offsets(column: Any) -> None:
-    """The offsets of lists without a row, which full validation does not look at and flattening trips over for good."""
+    """The offsets of a column without a row, which full validation does not look at; who writes or flattens it trips over them."""
     kinds, type_ = pa.types, column.type
     if kinds.is_struct(type_):
         for index in range(type_.num_fields):
             _refuse_stray_offsets(column.field(index))
-    elif kinds.is_list(type_) or kinds.is_large_list(type_):
-        width = 4 if kinds.is_list(type_) else 8
+        return
+    narrow = kinds.is_list(type_) or kinds.is_string(type_) or kinds.is_binary(type_)
+    wide = kinds.is_large_list(type_) or kinds.is_large_string(type_) or kinds.is_large_binary(type_)
+    if (narrow or wide) and not len(column):
         offsets = column.buffers()[1]
-        if not len(column) and offsets is not None and any(memoryview(offsets).cast("B")[:width]):
-            raise ValueError("offsets of a list without rows")
-        _refuse_stray_offsets(column.values)
-    elif kinds.is_fixed_size_list(type_):
+        if offsets is not None and any(memoryview(offsets).cast("B")[: 4 if narrow else 8]):
+            raise ValueError("offsets of a column without rows")
+    if kinds.is_list(type_) or kinds.is_large_list(type_) or kinds.is_fixed_size_list(type_):
         _refuse_stray_offsets(column.values)
 
 
