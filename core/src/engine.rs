@@ -22,10 +22,13 @@ use crate::ring::{Overflow, Ring};
 use crate::taint;
 use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
+use bound::Bound;
 use credit::Reservation;
 use turn::{Arrival, Work};
+use waiting::Waiting;
 
 mod adopt;
+mod bound;
 mod credit;
 mod ephemeral;
 mod install;
@@ -33,6 +36,7 @@ mod mail;
 mod make;
 mod transcript;
 mod turn;
+mod waiting;
 
 pub use credit::{CreditRow, Lane, Spent};
 pub use install::Uninstallable;
@@ -146,6 +150,8 @@ struct Route {
     owners: u32,
     /// Taints of everything on it.
     marks: u64,
+    /// The most that may be on it, and the most that was.
+    bound: Bound,
     /// When it ends, ns; the largest number: never, the smallest: it was never declared, or is over.
     expires: i64,
     /// Which part of the input queue it may use.
@@ -188,6 +194,8 @@ pub enum Refused {
     Rejected(u32),
     /// The event is larger than the whole window of this edge, in bytes (S6).
     TooLarge(u32, usize),
+    /// It carries these taints above the declared bound of its route (S29).
+    Tainted(u64),
 }
 
 /// The graph's state machine.
@@ -199,7 +207,7 @@ pub struct Engine {
     edges: IdMap<Edge>,
     nodes: IdMap<Node>,
     next_id: u32,
-    input: VecDeque<(usize, Arc<Event>)>,
+    input: Waiting,
     /// Spans of sampled events.
     pub tracer: Tracer,
     /// Items inside nodes; the last is worked on next.
@@ -246,7 +254,7 @@ impl Engine {
             edges: IdMap::default(),
             nodes: IdMap::default(),
             next_id: 1,
-            input: VecDeque::new(),
+            input: Waiting::default(),
             tracer: Tracer::default(),
             stack: Vec::new(),
             arrivals: BinaryHeap::new(),
@@ -290,6 +298,7 @@ impl Engine {
             tracks: Vec::new(),
             owners: 0,
             marks: 0,
+            bound: Bound::default(),
             expires: i64::MAX,
             lane: Lane::Metadata,
             gates: None,
@@ -370,11 +379,7 @@ impl Engine {
     /// A retained event.
     pub fn find(&self, id: EventId) -> Option<&Arc<Event>> {
         let route = *self.by_tag.get(&id.route)?;
-        self.routes[route]
-            .history
-            .iter()
-            .rev()
-            .find(|event| event.id() == id)
+        self.routes[route].find(id)
     }
 
     /// Room in the input queue.
@@ -399,6 +404,13 @@ impl Engine {
         if self.routes[route].expires <= self.now.max(input.ingest) {
             return Err(Refused::Expired);
         }
+        if self.routes[route].bound.is_declared() {
+            let marks = self.marks_of(input);
+            let above = self.above(route, marks);
+            if above != 0 {
+                return Err(Refused::Tainted(above));
+            }
+        }
         if !self.lane_has_room(route) {
             return Err(Refused::Full);
         }
@@ -416,7 +428,12 @@ impl Engine {
     pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
         let r = &self.routes[route];
         let owned = (r.owners > 0 && !input.owner) || r.expires < i64::MAX;
-        if owned || r.others > 0 || self.due <= input.ingest || !self.idle() {
+        if owned
+            || r.bound.is_declared()
+            || r.others > 0
+            || self.due <= input.ingest
+            || !self.idle()
+        {
             return None;
         }
         let event = self.make(route, input);
@@ -450,6 +467,10 @@ impl Engine {
         }
         let mut item = Item::enter(source, Value::None, 0);
         item.mark(taints);
+        let above = self.above(sink, item.taints);
+        if above != 0 {
+            return Err(Refused::Tainted(above));
+        }
         let event = self.derive(sink, item, source.payload.clone(), &operator.into());
         self.input.push_back((sink, event.clone()));
         Ok(event)
@@ -490,6 +511,12 @@ impl Engine {
             .map_err(Refused::Batch)?;
         if events.len() > self.room() {
             return Err(Refused::Full);
+        }
+        let above = events.iter().fold(0, |above, event| {
+            above | self.above(route, event.taints | taints)
+        });
+        if above != 0 {
+            return Err(Refused::Tainted(above));
         }
         let first = events[0].seq;
         let mut receipt = Receipt {

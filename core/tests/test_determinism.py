@@ -23,6 +23,7 @@ from meshfold.core import (
     transcript_of,
     value,
 )
+from meshfold.core.query import JoinRow
 
 IN = route("det", "test", "in", schema=Schema.float())
 OUT = route("det", "test", "out", schema=Schema.float())
@@ -95,10 +96,23 @@ def test_m59_a_plan_is_chosen_executed_and_measured(left: Any, right: Any, kind:
     assert told.largest_partition_size >= 8
     assert told.hot_key_frequency == pytest.approx(8 / 9)
     assert told.skew == pytest.approx(told.largest_partition_size * 4 / 9)
+    answered = graph.query("explain_join", name="pairs").rows
+    assert [(row.kind, row.items, row.runs) for row in answered if isinstance(row, JoinRow)] == [
+        (kind, 9, True)
+    ]
+    assert graph.explain_join("pairs") == told
     with pytest.raises(WiringError, match="runs already"):
         plan.install(None, PAIRS)
+    other = graph.plan_join("pairs", JoinInput(ROWS, key), JoinInput(STATE, key, bounded=True))
+    with pytest.raises(WiringError, match="runs already"):
+        other.install(None, PAIRS)
     plan.close()
     assert graph.operators() == []
+    assert graph.explain_join("pairs").items == 0
+    with pytest.raises(WiringError, match="no join is named 'none'"):
+        graph.explain_join("none")
+    with pytest.raises(WiringError, match="no join 'none' here"):
+        graph.query("explain_join", name="none")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ mod _native {
     #[pymodule_export]
     use crate::queue::{Batch, Queue};
     #[pymodule_export]
-    use crate::reading::{connections, kept, redact, route_of, wall_ns};
+    use crate::reading::{bound_taints, connections, kept, redact, route_of, taint_bound, wall_ns};
     #[pymodule_export]
     use crate::route::RouteBase;
     #[pymodule_export]

@@ -58,7 +58,13 @@ impl GraphBase {
         match installed {
             Ok(id) => {
                 state.hosts.insert(id, Arc::new(Host::Node(functions)));
+                let speaks = state.engine.due() == i64::MIN;
                 drop(state);
+                // What it has to say without being asked comes before what reaches it.
+                if speaks {
+                    let now = self.now(py)?;
+                    self.state().engine.advance(now);
+                }
                 self.run(py)?;
                 let due = self.state().engine.due();
                 self.ring_at(py, due)?;

@@ -6,7 +6,9 @@ use meshfold_core::engine::Kind;
 use meshfold_core::event::{Event as Inner, Tag};
 use pyo3::prelude::*;
 
-use crate::event::Event;
+use crate::convert::taint_bits;
+use crate::errors::raise;
+use crate::event::{Event, taint_names};
 use crate::graph::GraphBase;
 use crate::route::RouteBase;
 
@@ -65,4 +67,41 @@ pub(crate) fn redact(py: Python<'_>, event: &Event) -> Event {
 #[pyfunction]
 pub(crate) fn wall_ns(py: Python<'_>, graph: &GraphBase) -> PyResult<i64> {
     graph.now(py)
+}
+
+/// Declare the most that events of a route may be tainted; it only ever grows (S29).
+#[pyfunction]
+pub(crate) fn bound_taints(
+    py: Python<'_>,
+    graph: &GraphBase,
+    r: &Bound<'_, RouteBase>,
+    taints: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let bits = taint_bits(py, taints)?;
+    let index = graph.index(py, r)?;
+    let declared = graph.state().engine.bound(index, bits);
+    declared.map_err(|against| {
+        let (text, names) = (r.get().text.as_str(), taint_names(against).join(", "));
+        let what = format!("{text} may carry {names}, or has");
+        let fix = "a bound only grows: declare these as well";
+        raise(
+            py,
+            "TaintExceeded",
+            &what,
+            fix,
+            &[("route", &text), ("taints", &names)],
+        )
+    })
+}
+
+/// (the declared bound or None, everything that was ever seen on the route).
+#[pyfunction]
+pub(crate) fn taint_bound(
+    py: Python<'_>,
+    graph: &GraphBase,
+    r: &Bound<'_, RouteBase>,
+) -> PyResult<(Option<Vec<&'static str>>, Vec<&'static str>)> {
+    let index = graph.index(py, r)?;
+    let (declared, seen) = graph.state().engine.bound_of(index);
+    Ok((declared.map(taint_names), taint_names(seen)))
 }

@@ -11,7 +11,8 @@ use meshfold_core::event::Event;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
-use crate::errors::error;
+use crate::errors::{error, raise};
+use crate::event::taint_names;
 use crate::graph::{FAILURES_MAX, GraphBase, locked};
 use crate::hosts::Host;
 use crate::mailbox::{lane_of, no_credit, too_large};
@@ -91,6 +92,7 @@ impl GraphBase {
                     let fix = "declare it with graph.ephemeral";
                     return Err(error(py, "WiringError", &what, fix, ("item", text)));
                 }
+                Refused::Tainted(above) => return Err(tainted(py, text, above)),
                 Refused::Batch(why) => {
                     let what = format!("not a batch: {}", why.0);
                     return Err(error(py, "DecodeError", &what, "", ("reason", "batch")));
@@ -321,6 +323,19 @@ impl GraphBase {
             self.note(py, 0, result, interrupted);
         }
     }
+}
+
+pub(crate) fn tainted(py: Python<'_>, text: &str, above: u64) -> PyErr {
+    let names = taint_names(above).join(", ");
+    let what = format!("{names} is above the declared bound of taints of {text}");
+    let fix = "repair it before it comes here, or declare a wider bound with graph.bound_taints";
+    raise(
+        py,
+        "TaintExceeded",
+        &what,
+        fix,
+        &[("route", &text), ("taints", &names)],
+    )
 }
 
 fn no_room(py: Python<'_>, text: &str, inside: bool) -> PyErr {

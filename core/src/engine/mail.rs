@@ -126,6 +126,9 @@ impl Engine {
             let name = self.edges[&id].name.as_str().into();
             let mut item = Item::enter(&event, Value::None, 0);
             item.ingest = item.ingest.max(now);
+            if !self.within(id, route, item.taints) {
+                continue;
+            }
             let made = self.derive(route, item, event.payload.clone(), &name);
             self.input.push_back((route, made));
             return None;
@@ -172,8 +175,10 @@ impl Engine {
             if let Some(route) = poison {
                 let item = Item::enter(&lost.event, Value::None, 0);
                 let name = why.as_str().into();
-                let made = self.derive(route, item, lost.event.payload.clone(), &name);
-                self.input.push_back((route, made));
+                if self.within(id, route, item.taints) {
+                    let made = self.derive(route, item, lost.event.payload.clone(), &name);
+                    self.input.push_back((route, made));
+                }
             }
             self.fail(id, why);
         }

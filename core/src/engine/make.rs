@@ -118,10 +118,23 @@ impl Engine {
     }
 
     /// A retained event, or one that waits for its turn.
-    fn known(&self, id: EventId) -> Option<&Arc<Event>> {
-        let waiting = || self.input.iter().rev().map(|(_, event)| event);
-        self.find(id)
-            .or_else(|| waiting().find(|event| event.id() == id))
+    fn known(&mut self, id: EventId) -> Option<Arc<Event>> {
+        let retained = self.find(id).cloned();
+        retained.or_else(|| self.input.find(id).cloned())
+    }
+
+    /// What an event published with this would be tainted.
+    pub(super) fn marks_of(&mut self, input: &Input) -> u64 {
+        let (mut marks, mut ranges) = (taint::normalize(input.taints), Vec::new());
+        for id in &input.parents {
+            if !add_parent(&mut ranges, *id) {
+                marks = taint::join(marks, LINEAGE_TRUNCATED);
+            }
+            if let Some(parent) = self.known(*id) {
+                marks = taint::join(marks, parent.taints);
+            }
+        }
+        marks
     }
 
     /// Trace, causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs of several begin a

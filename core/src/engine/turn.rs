@@ -255,6 +255,9 @@ impl Engine {
             Kind::Forward(sink, _) => {
                 let item = Item::enter(&arrival.event, Value::None, 0);
                 let name = edge.label.clone();
+                if !self.within(arrival.edge, sink, item.taints) {
+                    return;
+                }
                 let event = self.derive(sink, item, arrival.event.payload.clone(), &name);
                 self.arrive(sink, &event);
             }
@@ -417,8 +420,13 @@ impl Engine {
             node.dropped[DropReason::Expired as usize] += 1;
             return;
         }
-        node.emitted += 1;
         let (name, boundary) = (node.name.clone(), node.boundary);
+        if !self.within(id, route, item.taints) {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.emitted += 1;
+        }
         if boundary && self.room() == 0 {
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.dropped[DropReason::OverflowNewest as usize] += 1;
@@ -576,8 +584,29 @@ impl Engine {
 }
 
 impl super::Route {
+    /// A retained event. Of one life without gaps its place follows from its number.
+    pub(super) fn find(&self, id: EventId) -> Option<&Arc<Event>> {
+        let (first, last) = (self.history.front()?, self.history.back()?);
+        let of = |event: &Event| (event.producer, event.incarnation);
+        let one = of(first) == of(last) && self.tracks.is_empty();
+        if one && of(first) == (id.producer, id.incarnation) {
+            let back = usize::try_from(last.seq.checked_sub(id.seq)?).ok()?;
+            let place = self.history.len().checked_sub(1 + back);
+            let there = place.and_then(|place| self.history.get(place));
+            if let Some(event) = there.filter(|event| event.id() == id) {
+                return Some(event);
+            }
+            // Numbers without gaps: what is before the first is gone.
+            if last.seq - first.seq < self.history.len() as u64 {
+                return None;
+            }
+        }
+        self.history.iter().rev().find(|event| event.id() == id)
+    }
+
     /// Keep an event by the route's retention (S16).
     pub(super) fn keep(&mut self, event: &Arc<Event>) {
+        self.bound.note(event.taints);
         if self.history_max > 0 {
             self.history_bytes += event.payload.as_ref().map_or(0, |payload| payload.len());
             self.history.push_back(event.clone());

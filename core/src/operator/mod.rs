@@ -20,6 +20,8 @@ mod hysteresis;
 mod interval;
 pub mod item;
 mod join;
+mod literal;
+mod mark;
 mod next_epoch;
 mod order;
 mod pace;
@@ -29,6 +31,8 @@ mod quorum;
 mod resistor;
 mod scatter;
 mod shadow;
+mod switch;
+mod take;
 mod trail;
 mod watchdog;
 pub mod watermark;
@@ -203,6 +207,8 @@ pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError>
         "resistor" => resistor::build(with),
         "scatter" => scatter::build(with),
         "shadow" => shadow::build(with),
+        "switch" => switch::build(with),
+        "take" => take::take(with),
         "watchdog" => watchdog::build(with),
         "carry" => Ok(hysteresis::carry()),
         "debounce" => pace::debounce(with),
@@ -214,11 +220,13 @@ pub fn build(kind: &str, with: &Config) -> Result<Box<dyn Operator>, BuildError>
         "key" => compute::key(with),
         "lookup_join" => join::lookup(with),
         "map" => compute::map(with),
+        "mark" => mark::build(with),
         "partition" => partition::build(with),
         "repair" => order::repair(with),
         "resequence" => order::resequence(with),
         "rolling" => compute::rolling(with),
         "sample" => pace::sample(with),
+        "start_with" => take::start_with(with),
         "throttle" => pace::throttle(with),
         "window_count" => window::count(with),
         "window_session" => window::session(with),

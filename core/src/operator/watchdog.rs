@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Config;
 
+use super::literal::Literal;
 use super::{BuildError, Item, Operator, Out, config, load, save};
 use crate::value::Value;
 
@@ -23,16 +24,6 @@ enum Progress {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Pulse {
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Str(String),
-    Bytes { bytes: Vec<u8> },
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
     /// In units of the clock's progress, or ns without one.
@@ -40,7 +31,7 @@ struct Settings {
     /// Whether a route is the clock.
     clock: bool,
     progress: Progress,
-    pulse: Pulse,
+    pulse: Literal,
     /// When it was installed, ns: without a clock route the first wait begins here.
     since: i64,
 }
@@ -107,13 +98,7 @@ impl Watchdog {
             item.also(reset);
         }
         item.epoch = epoch;
-        let value = match &self.settings.pulse {
-            Pulse::Bool(value) => Value::Bool(*value),
-            Pulse::Int(value) => Value::Int(*value),
-            Pulse::Float(value) => Value::Float(*value),
-            Pulse::Str(text) => Value::Str(text.as_str().into()),
-            Pulse::Bytes { bytes } => Value::Bytes(crate::payload::Payload::copy(bytes)),
-        };
+        let value = self.settings.pulse.value();
         out.emit(item.made().with(value));
     }
 

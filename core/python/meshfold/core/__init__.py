@@ -2,6 +2,7 @@
 
 from meshfold.core.access import Access, LocalGrant, Principal
 from meshfold.core.address import Address, escape_token, unescape_token
+from meshfold.core.bounds import TaintBound
 from meshfold.core.clocks import ManualClock, SystemClock
 from meshfold.core.determinism import LogClock, Transcript, record, rerun, transcript_of
 from meshfold.core.ephemeral import Ephemeral
@@ -14,6 +15,7 @@ from meshfold.core.errors import (
     QueueFull,
     SchemaMismatch,
     StoreDamaged,
+    TaintExceeded,
     WiringError,
     WouldBlock,
 )
@@ -43,6 +45,7 @@ from meshfold.core.graph import Graph
 from meshfold.core.ids import event_id, parse_event_id
 from meshfold.core.inlet import Inlet
 from meshfold.core.join_plan import JoinExplanation, JoinInput, JoinPlan
+from meshfold.core.links import Link, LinkCapabilities
 from meshfold.core.middleware import Middleware
 from meshfold.core.operator import Operator, OperatorInfo, StageInfo
 from meshfold.core.parts import Part
@@ -81,6 +84,8 @@ __all__ = (
     "JoinInput",
     "JoinPlan",
     "Lineage",
+    "Link",
+    "LinkCapabilities",
     "LocalGrant",
     "LogClock",
     "ManualClock",
@@ -109,6 +114,8 @@ __all__ = (
     "Subscription",
     "SystemClock",
     "Taint",
+    "TaintBound",
+    "TaintExceeded",
     "Tap",
     "Tracing",
     "Transcript",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from meshfold._native import GraphBase
 from meshfold.core.errors import SchemaMismatch, WiringError
@@ -14,16 +14,20 @@ from meshfold.core.route import Route
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
-    from meshfold.core.join_plan import JoinExplanation, JoinInput, JoinPlan
+    from meshfold.core.join_plan import JoinExplanation, JoinInput, JoinPlan, JoinRecord
 
 __all__ = ("Computing",)
 
 T = TypeVar("T")
 U = TypeVar("U")
+#: Join plans that one graph remembers for `explain_join`.
+_JOINS_MAX: Final = 1024
 
 
 class Computing(GraphBase):
     """The part of `Graph` that describes operators."""
+
+    _joins: dict[str, JoinRecord]
 
     def pipe(self, r: Route[T], *, replay_latest: bool = False) -> Pipeline[T]:
         """Begin a pipeline: `.map(f)`, `.window(...)` and so on, ended by `.into(route)`, `.observe(fn)` or `.stream()`.
@@ -115,8 +119,40 @@ class Computing(GraphBase):
         """
         from meshfold.core.join_plan import JoinPlan
 
-        return JoinPlan(cast("Graph", self), name, left, right, within, partitions)
+        plan = JoinPlan(cast("Graph", self), name, left, right, within, partitions)
+        if not self.join_runs(name):
+            self.remember_join(plan.record)
+        return plan
 
-    def explain_join(self, plan: JoinPlan) -> JoinExplanation:
-        """What a join plan does and what running it showed."""
+    def explain_join(self, plan: JoinPlan | str) -> JoinExplanation:
+        """What a join plan does and what running it showed, by itself or by its name.
+
+        :raises WiringError: if none of that name was planned here
+        """
+        if isinstance(plan, str):
+            found = self._joins.get(plan)
+            if found is None:
+                raise WiringError(f"no join is named {plan[:60]!r}", fix="plan it first", item="join")
+            return found.explain(cast("Graph", self))
         return plan.explain()
+
+    def joins(self) -> list[JoinRecord]:
+        """The joins that were planned here, by name."""
+        return [self._joins[name] for name in sorted(self._joins)]
+
+    def join_runs(self, name: str) -> bool:
+        """Whether a join of that name is installed."""
+        found = self._joins.get(name)
+        return found is not None and bool(found.operators)
+
+    def remember_join(self, record: JoinRecord) -> None:
+        """Let queries find a plan by its name: the last one that was planned, or the one that runs.
+
+        :raises WiringError: if too many are remembered and all of them run
+        """
+        idle = next((name for name, known in self._joins.items() if not known.operators), None)
+        if record.name not in self._joins and len(self._joins) >= _JOINS_MAX:
+            if idle is None:
+                raise WiringError(f"{_JOINS_MAX} joins run here", fix="close one", item=record.name)
+            del self._joins[idle]
+        self._joins[record.name] = record

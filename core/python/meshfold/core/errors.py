@@ -33,6 +33,7 @@ __all__ = (
     "SecurityError",
     "StoreDamaged",
     "StoreUnavailable",
+    "TaintExceeded",
     "TooLarge",
     "TransportClosed",
     "TransportTimeout",
@@ -129,6 +130,12 @@ class WiringError(CoreError):
     """A route, edge or operator cannot be made as asked (S38). Fields: `item`."""
 
     code = "core.wiring"
+
+
+class TaintExceeded(CoreError):
+    """An event is tainted above the declared bound of its route (S29). Fields: `route`, `taints`."""
+
+    code = "core.taint_exceeded"
 
 
 class PayloadGone(CoreError):

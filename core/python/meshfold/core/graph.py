@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshfold._native import route_of, wall_ns
 from meshfold.core.access import Access, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
+from meshfold.core.bounds import Bounded
 from meshfold.core.computing import Computing
 from meshfold.core.ephemeral import Ephemeral, make_ephemeral
 from meshfold.core.errors import WiringError, WouldBlock
@@ -26,6 +27,7 @@ from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
+from meshfold.core.links import Linked
 from meshfold.core.middleware import Layer, Middleware
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
@@ -51,7 +53,7 @@ STREAM_EVENTS = 1024
 FAILURES_MAX = 256
 
 
-class Graph(Payloads, Shapes, Computing):
+class Graph(Payloads, Shapes, Linked, Computing, Bounded):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -88,6 +90,7 @@ class Graph(Payloads, Shapes, Computing):
         self._failure_count = 0
         self._scheduler, self._shadows, self._loops = None, {}, {}
         self._installed, self._retention = {}, {}
+        self._links, self._joins = {}, {}
         self._access = Access(partial(_wall, weakref.ref(self)))
         self.begin_flow()
         self._planes = {}

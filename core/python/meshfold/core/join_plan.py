@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshfold.core.errors import WiringError
 from meshfold.core.expressions import Expr
+from meshfold.core.links import Link
+from meshfold.core.operator import operator_rows
 from meshfold.core.pipeline import Pipeline
 from meshfold.core.route import Route, route
 from meshfold.core.stage import Stage
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from meshfold.core.graph import Graph
     from meshfold.core.operator import Operator
 
-__all__ = ("JoinExplanation", "JoinInput", "JoinPlan")
+__all__ = ("JoinExplanation", "JoinInput", "JoinPlan", "JoinRecord")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class JoinInput:
     :param mirrored: it is small enough to be copied to wherever the other side is
     :param rekey: its events may be given another key
     :param clock: the clock domain of its event times
+    :param link: what carries it here; None: it is made here
     """
 
     route: Route[Any]
@@ -40,6 +43,7 @@ class JoinInput:
     mirrored: bool = False
     rekey: bool = True
     clock: str = "system"
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,44 @@ class JoinExplanation:
     skew: float = 1.0
 
 
+@dataclass(slots=True)
+class JoinRecord:
+    """What a graph remembers of a plan: no object that would hold the graph."""
+
+    name: str
+    kind: str
+    reason: str
+    routes: tuple[str, ...]
+    partitions: int
+    operators: list[int] = field(default_factory=list[int])
+
+    def explain(self, graph: Graph) -> JoinExplanation:
+        """What it does, why, and how evenly its keys fall."""
+        gauges = [
+            stage.gauges
+            for info in operator_rows(graph)
+            if info.id in self.operators
+            for stage in info.stages
+            if stage.kind == "partition"
+        ]
+        worst = max(gauges, key=lambda gauge: gauge["largest"], default=None)
+        if worst is None or worst["items"] == 0:
+            return JoinExplanation(self.name, self.kind, self.reason, self.routes)
+        items = worst["items"]
+        return JoinExplanation(
+            self.name,
+            self.kind,
+            self.reason,
+            self.routes,
+            items,
+            worst["largest"],
+            worst["hottest"] / items,
+            worst["largest"] * self.partitions / items,
+        )
+
+
 class JoinPlan:
-    """A chosen join. `install` runs it; `explain` tells what was measured."""
+    """A chosen join. `install` runs it; `explain` tells what was measured, as the query `explain_join` does by its name."""
 
     def __init__(
         self, graph: Graph, name: str, left: JoinInput, right: JoinInput, within: int | None, partitions: int
@@ -74,6 +114,8 @@ class JoinPlan:
         }
         sides = {"left": left, "right": right}
         self._inner = {side: _internal(name, side, sides[side].route) for side in inner[self.kind]}
+        routes = tuple(r.text for r in (left.route, right.route, *self.routes))
+        self.record = JoinRecord(name, self.kind, self.reason, routes, partitions)
 
     @property
     def routes(self) -> tuple[Route[Any], ...]:
@@ -83,10 +125,11 @@ class JoinPlan:
     def install(self, combine: Callable[..., Any] | Expr | None, sink: Route[Any]) -> list[Operator]:
         """Run it: results go to `sink`. Returns its operators, each visible and removable.
 
-        :raises WiringError: if it runs already, or would close a cycle
+        :raises WiringError: if one of its name runs already, or it would close a cycle
         """
-        if self._operators:
+        if self._operators or self._graph.join_runs(self.name):
             raise WiringError(f"the join {self.name} runs already", fix="close it first", item=self.name)
+        self._graph.remember_join(self.record)
         left, right = self.left, self.right
         try:
             if "right" in self._inner:
@@ -104,7 +147,9 @@ class JoinPlan:
         return list(self._operators)
 
     def _add(self, pipe: Pipeline[Any], sink: Route[Any], name: str) -> None:
-        self._operators.append(pipe.into(sink, name=name))
+        operator = pipe.into(sink, name=name)
+        self._operators.append(operator)
+        self.record.operators.append(operator.id)
 
     def _measured(self, side: JoinInput) -> Pipeline[Any]:
         by = None if side.key is None else side.key.form
@@ -126,37 +171,37 @@ class JoinPlan:
 
     def explain(self) -> JoinExplanation:
         """What it does, why, and how evenly its keys fall."""
-        gauges = [
-            stage.gauges
-            for operator in self._operators
-            for stage in operator.describe().stages
-            if stage.kind == "partition"
-        ]
-        worst = max(gauges, key=lambda gauge: gauge["largest"], default=None)
-        routes = tuple(r.text for r in (self.left.route, self.right.route, *self.routes))
-        if worst is None or worst["items"] == 0:
-            return JoinExplanation(self.name, self.kind, self.reason, routes)
-        items = worst["items"]
-        return JoinExplanation(
-            self.name,
-            self.kind,
-            self.reason,
-            routes,
-            items,
-            worst["largest"],
-            worst["hottest"] / items,
-            worst["largest"] * self._partitions / items,
-        )
+        return self.record.explain(self._graph)
 
     def close(self) -> None:
         """Take its operators off. Idempotent."""
         for operator in self._operators:
             operator.close()
         self._operators = []
+        self.record.operators.clear()
 
 
 def _internal(name: str, side: str, r: Route[Any]) -> Route[Any]:
     return route(r.addr.owner, "join", f"{name}-{side}", schema=r.schema, layer="internal")
+
+
+def _carried(left: JoinInput, right: JoinInput) -> None:
+    """What comes over a link comes as the join needs it.
+
+    :raises WiringError: naming what the link lacks
+    """
+    # A state has to be whole, with what was before this reader came; what is spread anew has to be held up.
+    if right.materialized or right.mirrored:
+        needed = [(right, "replayable")]
+    else:
+        needed = [(left, "credited"), (right, "credited")]
+    for side, needs in needed:
+        if side.link is not None and not getattr(side.link.capabilities, needs):
+            raise WiringError(
+                f"{side.route.text} comes over link {side.link.name}, which is not {needs}",
+                fix="join where it is made, or carry it over another link",
+                item=side.link.name,
+            )
 
 
 def _choose(left: JoinInput, right: JoinInput, within: int | None) -> tuple[str, str]:
@@ -173,6 +218,7 @@ def _choose(left: JoinInput, right: JoinInput, within: int | None) -> tuple[str,
         )
     if left.partitioned_by is not None and left.partitioned_by == right.partitioned_by:
         return "local_keyed", f"both sides are partitioned by {left.partitioned_by}"
+    _carried(left, right)
     if right.materialized:
         return "lookup", f"{right.route.text} is materialized"
     if right.mirrored:

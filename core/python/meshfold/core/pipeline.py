@@ -7,8 +7,9 @@ are int ns, as events carry them; durations of this host's clock are seconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from meshfold.core.errors import WiringError
 from meshfold.core.expressions import Aggregate, Expr
@@ -24,6 +25,8 @@ __all__ = ("Pipeline",)
 
 T = TypeVar("T")
 U = TypeVar("U")
+#: Routes that one `switch` chooses from.
+_CASES_MAX: Final = 16
 
 
 class Pipeline(Generic[T]):
@@ -103,6 +106,64 @@ class Pipeline(Generic[T]):
         if of is not None:
             config["of"] = of.form
         return self.stage(Stage("hysteresis", config))
+
+    def do_action(self, f: Callable[[T], Any]) -> Pipeline[T]:
+        """Call `f` with each value and let the value pass, whatever `f` returns; if it raises, the value is discarded and
+        the error counted (S4)."""
+
+        def act(item: T) -> T:
+            f(item)
+            return item
+
+        act.__qualname__ = getattr(f, "__qualname__", type(f).__name__)
+        return self.stage(computed("map", act, "map"))
+
+    def taint(self, *taints: str) -> Pipeline[T]:
+        """Let what passes carry these taints from here on (S28).
+
+        :raises WiringError: at the end of the pipeline, for an unknown taint
+        """
+        return self.stage(Stage("mark", {"taints": [str(taint) for taint in taints]}))
+
+    # Beginning, end, and choice
+
+    def start_with(self, *values: bool | float | str | bytes) -> Pipeline[T]:
+        """Give these values first: when it is installed, before anything that reaches it. They have no parents.
+
+        :raises WiringError: for a value that is no bool, number, text or bytes; at the end of the pipeline, for none or
+            more than 1024
+        """
+        return self.stage(Stage("start_with", {"values": [_literal(value) for value in values]}))
+
+    def take(self, count: int) -> Pipeline[T]:
+        """Let the first `count` values pass and no more.
+
+        :raises WiringError: for a count below 0
+        """
+        if count < 0:
+            raise WiringError(f"take {count} values", fix="use at least 0", item="take")
+        return self.stage(Stage("take", {"count": count}))
+
+    def take_until(self, end: Route[Any]) -> Pipeline[T]:
+        """Let values pass until the first event of `end`."""
+        return self.stage(Stage("take", ports=(Port(1, end),)))
+
+    def switch(self, cases: Mapping[Any, Route[U]], *, replay_latest: bool = False) -> Pipeline[U]:
+        """Let each value choose a route, and give the values of the one that was chosen last.
+
+        A value that is no case closes all of them. The choice is a cause of what passes: it is a parent, and its taints
+        go along (S28).
+
+        :param cases: at most 16 routes by the bool, number, text or bytes that chooses each
+        :param replay_latest: the newest value of a route passes when the route is chosen, if it has one
+        :raises WiringError: for no or more cases, or a case of another type
+        """
+        routes = list(cases.values())
+        if not 1 <= len(routes) <= _CASES_MAX:
+            raise WiringError(f"a switch of {len(routes)} cases", fix=f"use 1 to {_CASES_MAX}", item="switch")
+        config = {"cases": [_literal(case) for case in cases], "replay": replay_latest}
+        ports = tuple(Port(place, r, replay=replay_latest) for place, r in enumerate(routes, 1))
+        return self.stage(Stage("switch", config, ports), label="switch")
 
     # With a state
 
@@ -435,6 +496,19 @@ class _Plan:
             run = len(self.functions) - 1
             self.stages.append({"kind": "foreign", "function": run, "with": {"functions": []}})
         self.stages[-1]["with"]["functions"].append(f"{way} {getattr(f, '__qualname__', type(f).__name__)}")
+
+
+def _literal(value: Any) -> Any:
+    """A value as it stands in an operator's configuration."""
+    if isinstance(value, bytes):
+        return {"bytes": list(value)}
+    if isinstance(value, bool | str) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise WiringError(
+        f"{value!r} cannot stand in a pipeline", fix="use a bool, number, text or bytes", item="value"
+    )
 
 
 def _by(partition_by: tuple[Expr, ...] | bool) -> dict[str, Any]:

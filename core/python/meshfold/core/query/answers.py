@@ -318,14 +318,17 @@ def writers(graph: Graph, sight: Sight, q: ask.Writers) -> Keyed:
 
 
 def taints(graph: Graph, sight: Sight, q: ask.Taints) -> Keyed:
-    """Each taint of what is retained."""
+    """The bound of the route, then each taint of what is retained."""
     r = visible(graph, sight, q.route, Action.META_READ)
+    bound = graph.taint_bound(r)
+    declared = None if bound.declared is None else sorted(map(str, bound.declared))
+    yield "0", say.BoundRow(r.text, declared, sorted(map(str, bound.seen)))
     found: dict[str, list[str]] = {}
     for event in native_kept(graph, r):
         for taint in event.taints:
             found.setdefault(taint, []).append(event.id)
     for taint, events in sorted(found.items()):
-        yield taint, say.TaintRow(r.text, taint, events[0], len(events))
+        yield f"1 {taint}", say.TaintRow(r.text, taint, events[0], len(events))
 
 
 def validate(graph: Graph, sight: Sight, q: ask.Validate) -> Keyed:
@@ -346,6 +349,34 @@ def validate(graph: Graph, sight: Sight, q: ask.Validate) -> Keyed:
             yield f"2 {_number(info.id)}", say.ProblemRow("failure", info.name, f"{info.failed} items failed")
     for place, (where, error) in enumerate(graph.failures()[1]):
         yield f"3 {_number(place)}", say.ProblemRow("failure", where, error)
+
+
+def explain_join(graph: Graph, sight: Sight, q: ask.ExplainJoin) -> Keyed:
+    """Joins by name; one with a route that the asker does not see is unknown to it."""
+    shown = [
+        record
+        for record in graph.joins()
+        if q.name in (None, record.name)
+        and all(sight.sees(Action.META_READ, Address.parse(text)) for text in record.routes)
+    ]
+    if q.name is not None and not shown:
+        raise WiringError(f"no join {q.name[:60]!r} here", fix="graph.plan_join makes one", item="join")
+    for record in shown:
+        told = record.explain(graph)
+        yield (
+            told.name,
+            say.JoinRow(
+                told.name,
+                told.kind,
+                told.reason,
+                list(told.routes),
+                bool(record.operators),
+                told.items,
+                told.largest_partition_size,
+                told.hot_key_frequency,
+                told.skew,
+            ),
+        )
 
 
 def open_payload(graph: Graph, sight: Sight, q: ask.OpenPayload) -> Keyed:
@@ -379,6 +410,7 @@ ANSWERS: Final[dict[type[Any], Handler]] = {
     ask.Writers: writers,
     ask.Taints: taints,
     ask.Validate: validate,
+    ask.ExplainJoin: explain_join,
     ask.OpenPayload: open_payload,
     ask.Audit: audit,
 }

@@ -16,6 +16,7 @@ __all__ = (
     "Command",
     "CreditStats",
     "Describe",
+    "ExplainJoin",
     "Latest",
     "OpenPayload",
     "Replay",
@@ -133,6 +134,12 @@ class Validate(_Base, frozen=True):
     """What is wrong with the wiring."""
 
 
+class ExplainJoin(_Base, frozen=True):
+    """How joins are done, why so, and how evenly their keys fall; of one join or of all."""
+
+    name: str | None = None
+
+
 class OpenPayload(_Base, frozen=True):
     """The payload bytes of a retained event."""
 
@@ -161,6 +168,7 @@ Command: TypeAlias = (
     | Writers
     | Taints
     | Validate
+    | ExplainJoin
     | OpenPayload
     | Audit
 )

@@ -9,10 +9,12 @@ import msgspec
 __all__ = (
     "Answer",
     "AuditRow",
+    "BoundRow",
     "CreditRow",
     "EdgeRow",
     "EventRow",
     "GapRow",
+    "JoinRow",
     "LinkRow",
     "OperatorRow",
     "PayloadRow",
@@ -157,6 +159,28 @@ class TaintRow(_Base, frozen=True):
     events: int
 
 
+class BoundRow(_Base, frozen=True):
+    """What a route's events may be tainted, and what any of them ever was; `declared` None: nothing was declared."""
+
+    route: str
+    declared: list[str] | None
+    seen: list[str]
+
+
+class JoinRow(_Base, frozen=True):
+    """A planned join (S27): its routes, why it is done so, and what was measured. `runs`: whether it is installed."""
+
+    name: str
+    kind: str
+    reason: str
+    routes: list[str]
+    runs: bool
+    items: int
+    largest_partition_size: int
+    hot_key_frequency: float
+    skew: float
+
+
 class ProblemRow(_Base, frozen=True):
     """Something wrong with the wiring."""
 
@@ -198,6 +222,8 @@ Row: TypeAlias = (
     | TraceRow
     | WatermarkRow
     | TaintRow
+    | BoundRow
+    | JoinRow
     | ProblemRow
     | PayloadRow
     | AuditRow
