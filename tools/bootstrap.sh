@@ -12,7 +12,7 @@ stamp=.venv/.meshfold-stamp
 # What the installed result depends on. Python sources are editable and need no rebuild.
 fingerprint() {
     {
-        pwd
+        printf '%s\0' "$PWD"
         find core consensus native -name '*.rs' -not -path '*/tests/*' -print0
         printf '%s\0' Cargo.toml Cargo.lock core/Cargo.toml core/stores/Cargo.toml consensus/Cargo.toml native/Cargo.toml \
             pyproject.toml native/pyproject.toml hatch_build.py requirements/dev.txt

@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT / "security" / "tests"), str(ROOT / "core" / "tests")]
 from core_fuzz_targets import CORE_TARGETS
 from fuzz_targets import TARGETS as SECURITY_TARGETS
 from fuzz_targets import Target
+from store_fuzz_targets import STORE_TARGETS
 
 QUICK_S = 15.0
 QUICK_SEED = 20
@@ -31,11 +32,14 @@ CORPUS_MAX = 512
 INPUT_BYTES_MAX = 64 * 1024
 
 
-def _core(name: str) -> Callable[[], Target]:
-    return lambda: Target(*CORE_TARGETS[name]())
+LOCAL_TARGETS = {**CORE_TARGETS, **STORE_TARGETS}
 
 
-TARGETS = {**SECURITY_TARGETS, **{name: _core(name) for name in CORE_TARGETS}}
+def _local(name: str) -> Callable[[], Target]:
+    return lambda: Target(*LOCAL_TARGETS[name]())
+
+
+TARGETS = {**SECURITY_TARGETS, **{name: _local(name) for name in LOCAL_TARGETS}}
 INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 254, 255)
 
 

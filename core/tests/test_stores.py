@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from meshfold.core import Event, Graph, Schema, SchemaMismatch, StoreDamaged, WiringError, route
 from meshfold.core.errors import Fenced, StoreUnavailable, TooLarge, VersionConflict
 from meshfold.core.stores import EventLog, Keyspace, Memory, SnapshotStore
+from store_fuzz_targets import STORE_TARGETS
 
 LEVEL = route("tank-2", "water", "level", schema=Schema.int())
 COMMITTED = route("tank-2", "water", "level-committed", schema=Schema.int())
@@ -67,6 +69,46 @@ def test_m120_a_block_that_raises_writes_nothing(tmp_path: Path) -> None:
             change.put("a", b"1")
             raise ZeroDivisionError
         assert store.get("a") is None
+
+
+@pytest.mark.parametrize("target", sorted(STORE_TARGETS))
+def test_damaged_store_files_are_refused_by_name_or_lose_their_torn_tail(target: str) -> None:
+    name, seeds, run = STORE_TARGETS[target]()
+    rng = random.Random(7)
+    ways = {run(seed) for seed in seeds}
+    for _ in range(400):
+        data = bytearray(rng.choice(seeds))
+        for _ in range(rng.randrange(1, 6)):
+            if data:
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        ways.add(run(bytes(data)))
+    assert len(ways) > 1, name
+
+
+def test_m120_hf3_damage_anywhere_in_a_keyspace_is_found_when_it_is_opened_and_not_forgotten(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "k"
+    written = {("k", number): bytes([number]) * 400 for number in range(200)}
+    with Keyspace(path) as store:
+        for key, value in written.items():
+            store.put(key, value)
+    whole = path.read_bytes()
+    found = 0
+    for place in range(4096, len(whole), 4096):
+        path.write_bytes(whole[:place] + b"\xff" * 64 + whole[place + 64 :])
+        try:
+            store = Keyspace(path)
+        except (StoreDamaged, StoreUnavailable) as error:
+            found += 1
+            assert error.path == str(path)
+            # What was acknowledged and is gone is told at every opening, not at the first only.
+            with pytest.raises((StoreDamaged, StoreUnavailable)):
+                Keyspace(path)
+            continue
+        assert {entry.key: entry.value for entry in store.scan()} == written
+        store.close()
+    assert found
 
 
 def test_m120_a_second_process_is_refused_and_limits_hold(tmp_path: Path) -> None:

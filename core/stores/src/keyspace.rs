@@ -2,8 +2,15 @@
 //!
 //! Every write is durable when it returns. A value carries its version, which grows with each write of the file and is
 //! never given twice, so a compare-and-set cannot be fooled by a value that went and came back.
+//!
+//! Opening checks every page against its checksum, for redb trusts what it reads later: damage may make it give up in the
+//! middle of a call. What gives up all the same is caught, told as damage, and the file is not touched again.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -12,6 +19,8 @@ use crate::key::end_of;
 
 const DATA: TableDefinition<&[u8], (u64, &[u8])> = TableDefinition::new("data");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// In `META`: damage was found, and what was acknowledged is not all there.
+const DAMAGED: &str = "damaged";
 /// Bytes of one encoded key.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// Bytes of one value.
@@ -43,29 +52,84 @@ pub enum Applied {
 /// An open file. One process may have it open.
 pub struct Keyspace {
     path: PathBuf,
-    database: Database,
+    /// None while it is dropped.
+    database: Option<Database>,
+    /// redb gave up: its state in memory is not known.
+    broken: AtomicBool,
+}
+
+impl Drop for Keyspace {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        // Closing a damaged file may give up as well; there is nobody left to tell.
+        let _ = quietly(|| drop(database));
+    }
+}
+
+thread_local! {
+    /// What is caught here is told by an error, and not by a text on the screen as well.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+static HOOK: Once = Once::new();
+
+/// Run what may give up, without a text on the screen.
+fn quietly<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |why| {
+            if !QUIET.get() {
+                before(why);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(outer);
+    done
+}
+
+/// Damage that made redb give up, as an error.
+fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    quietly(work).unwrap_or_else(|why| {
+        let text = why.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| why.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "its pages contradict each other".into());
+        Err(StoreError::Damaged(path.into(), 0, text))
+    })
 }
 
 impl Keyspace {
     /// Open or make the file.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        caught(path, || Self::opened(path))
+    }
+
+    fn opened(path: &Path) -> Result<Self, StoreError> {
         let opened = redb::Builder::new()
             .set_cache_size(CACHE_BYTES)
             .create(path);
-        let database = opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.into()),
-            other => explain(path, other.into()),
-        })?;
+        let mut database = opened.map_err(|error| refuse(path, error))?;
+        let whole = database.check_integrity();
+        let whole = whole.map_err(|error| refuse(path, error))?;
         let store = Self {
             path: path.into(),
-            database,
+            database: Some(database),
+            broken: AtomicBool::new(false),
         };
         // Reading needs the tables; making them also proves that the file can be written.
-        store.run(|transaction| {
+        let lost = store.run(|transaction| {
             transaction.open_table(DATA)?;
-            transaction.open_table(META)?;
-            Ok(())
+            let mut meta = transaction.open_table(META)?;
+            if !whole {
+                // redb went back to an older state: what was acknowledged after it is gone, and that is never forgotten.
+                meta.insert(DAMAGED, 1)?;
+            }
+            Ok(meta.get(DAMAGED)?.is_some())
         })?;
+        if lost {
+            let why = "acknowledged writes are gone: begin anew or take a backup";
+            return Err(StoreError::Damaged(path.into(), 0, why.into()));
+        }
         Ok(store)
     }
 
@@ -74,30 +138,58 @@ impl Keyspace {
         &self.path
     }
 
+    /// Work with the file, unless it was found damaged before.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let database = self.database.as_ref();
+        let database = database.ok_or_else(|| StoreError::Closed(self.path.clone()))?;
+        if self.broken.load(Ordering::Relaxed) {
+            let why = "it was found damaged before";
+            return Err(StoreError::Damaged(self.path.clone(), 0, why.into()));
+        }
+        let done = caught(&self.path, || {
+            work(database).map_err(|error| explain(&self.path, error))
+        });
+        if matches!(done, Err(StoreError::Damaged(..))) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
     fn run<T>(
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let run = || -> Result<T, redb::Error> {
-            let transaction = self.database.begin_write()?;
-            let result = work(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        run().map_err(|error| explain(&self.path, error))
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            let done = quietly(|| work(&transaction));
+            match done {
+                Ok(result) => {
+                    let result = result?;
+                    transaction.commit()?;
+                    Ok(result)
+                }
+                Err(why) => {
+                    // Ending it would run into the same damage, in the middle of giving up.
+                    std::mem::forget(transaction);
+                    resume_unwind(why)
+                }
+            }
+        })
     }
 
     /// The value of a key and its version.
     pub fn get(&self, key: &[u8]) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(DATA)?;
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(DATA)?;
             let found = table.get(key)?;
             Ok(found.map(|row| {
                 let (version, value) = row.value();
                 (version, value.to_vec())
             }))
-        };
-        read().map_err(|error| explain(&self.path, error))
+        })
     }
 
     /// Apply all changes in one durable transaction, or none of them.
@@ -162,8 +254,8 @@ impl Keyspace {
         if after.is_some_and(|after| end.as_deref().is_some_and(|end| after >= end)) {
             return Ok(Vec::new());
         }
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(DATA)?;
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(DATA)?;
             let mut rows = Vec::new();
             for row in table.range::<&[u8]>((from, to))?.take(max) {
                 let (key, value) = row?;
@@ -171,8 +263,7 @@ impl Keyspace {
                 rows.push((key.value().to_vec(), version, value.to_vec()));
             }
             Ok(rows)
-        };
-        read().map_err(|error| explain(&self.path, error))
+        })
     }
 }
 
@@ -181,6 +272,13 @@ fn limit(what: &'static str, size: usize, most: usize) -> Result<(), StoreError>
         return Err(StoreError::TooLarge(what, size, most));
     }
     Ok(())
+}
+
+fn refuse(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.into()),
+        other => explain(path, other.into()),
+    }
 }
 
 fn explain(path: &Path, error: redb::Error) -> StoreError {
