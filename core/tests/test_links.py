@@ -74,7 +74,7 @@ def test_m114_a_bridge_that_a_link_cannot_carry_is_refused_and_names_what_lacks(
     with pytest.raises(WiringError, match="no link is named 'rope'"):
         graph.bridge(HERE, THERE, link="rope")
     with pytest.raises(SchemaMismatch):
-        graph.bridge(HERE, route("site-b", "line", "text", schema=Schema.str()), link="wire")
+        graph.bridge(HERE, route("site-b", "line", "text", schema=Schema.str()), link="wire")  # type: ignore[misc]
     assert graph.operators() == []
     graph.bridge(SEALED, COPY, link="tunnel", contract="at_least_once")
     assert [info.label for info in graph.operators()] == ["bridge"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from meshfold.core import Event, Graph, MeshfoldError, Schema, Taint, TaintExceeded, route
+from meshfold.core import Event, Graph, MeshfoldError, Schema, Taint, TaintBound, TaintExceeded, route
 from meshfold.core.query import BoundRow, TaintRow
 
 IN = route("bound", "test", "in", schema=Schema.float())
@@ -15,7 +15,7 @@ def test_m96_a_declared_bound_is_told_before_any_event() -> None:
     assert graph.taint_bound(OUT).declared is None
     graph.bound_taints(OUT, [Taint.TIME_ESTIMATED])
     bound = graph.taint_bound(OUT)
-    assert (bound.route, bound.declared, bound.seen) == (OUT.text, {Taint.TIME_ESTIMATED}, frozenset())
+    assert bound == TaintBound(OUT.text, frozenset({Taint.TIME_ESTIMATED}), frozenset())
     rows = graph.query("taints", route=OUT.text).rows
     assert rows == [BoundRow(OUT.text, ["TIME_ESTIMATED"], [])]
 

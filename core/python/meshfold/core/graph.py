@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from meshfold._native import route_of, wall_ns
-from meshfold.core.access import Access, OwnerSight, Principal, PrincipalSight, Sight
+from meshfold.core.access import Access, AuditEntry, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
 from meshfold.core.bounds import Bounded
 from meshfold.core.computing import Computing
@@ -42,6 +42,7 @@ from meshfold.core.tap import Tap
 
 if TYPE_CHECKING:
     from meshfold.core.query import Answer, Command, QueryService
+    from meshfold.core.route_audit import RouteAudit
     from meshfold.core.view import GraphView
 
 __all__ = ("Graph",)
@@ -320,6 +321,19 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded):
     def access(self) -> Access:
         """The capabilities of this graph: principals, grants, exports, the audit (S31, S32)."""
         return self._access
+
+    def audit(self, *, since: int = 0) -> list[AuditEntry]:
+        """Who did or was refused what, with time, principal, action and number, from entry `since` on (S31).
+
+        The newest 65,536 entries are kept in memory; `access.audit_to` keeps them elsewhere as they come.
+        """
+        return list(self._access.entries(since))
+
+    def route_audit(self, r: Route[Any]) -> RouteAudit:
+        """Who writes and reads a route, what write bindings it belongs to, its taints, repairs and audit entries (S31)."""
+        from meshfold.core.route_audit import audit_of
+
+        return audit_of(self, r)
 
     def view(self, principal: Principal) -> GraphView:
         """The graph as one principal may use it; hand out this, not the graph.
