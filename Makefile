@@ -50,6 +50,7 @@ fix: bootstrap
 	$(BIN)/python tools/registry.py
 	$(BIN)/python tools/examples.py
 	$(BIN)/python tools/parity.py
+	$(BIN)/python tools/hostile_rows.py
 	$(BIN)/python tools/commands.py
 	cargo fmt --all
 	cargo clippy --quiet --fix --allow-dirty --allow-staged --workspace --all-targets

@@ -158,7 +158,9 @@ async def test_hw07_headers_that_could_split_a_message_are_refused(mesh: LocalMe
             place, text = here.rng.randrange(8), "abcdefgh"
             split = text[:place] + here.rng.choice(("\r", "\n", "\r\n")) + text[place:]
             bad += [{"Mf-Key": split}, {split: "value"}]
-            bad.append({text[:place] + here.rng.choice((":", " ", "\t", "\0", "é", "\x7f")) + text[place:]: "v"})
+            bad.append(
+                {text[:place] + here.rng.choice((":", " ", "\t", "\0", "é", "\x7f")) + text[place:]: "v"}
+            )
         bad.append({"": "value"})
         for headers in bad:
             with pytest.raises(WiringError, match="no header"):

@@ -135,7 +135,9 @@ async def test_hw37_what_no_store_sent_into_an_inbox_ends_no_reader(mesh: LocalM
         inbox = store.hub.session.subjects.inbox(store.hub.session.identity.tag)
         delivered = store.delivered
         for number in range(VARIANTS):
-            reply = store.rng.choice(("", "a.b", "$JS.ACK", "$JS.ACK.x.y", f"$JS.ACK.{'9.' * number}9", "_MF.x"))
+            reply = store.rng.choice(
+                ("", "a.b", "$JS.ACK", "$JS.ACK.x.y", f"$JS.ACK.{'9.' * number}9", "_MF.x")
+            )
             tail = store.rng.choice(("", ".x", f".{os.urandom(4).hex()}", f".{number}.0"))
             await store.thief.publish(inbox + tail or inbox, os.urandom(number), reply=reply)
         await store.thief.flush()
@@ -189,7 +191,9 @@ async def test_hw39_a_message_id_that_another_used_first_holds_no_frame_back(
         identity, life = store.edge.session.identity.tag.hex(), store.edge.session.graph.incarnation.hex()
         before = store.rejected()
         for number in range(VARIANTS):
-            guess = store.rng.choice((f"{identity}-{life}-{number}", f"{identity}.{number}", str(number), life))
+            guess = store.rng.choice(
+                (f"{identity}-{life}-{number}", f"{identity}.{number}", str(number), life)
+            )
             await store.thief.publish(store.subject, b"burnt", headers={"Nats-Msg-Id": guess})
         await store.thief.flush()
         await until(lambda: store.rejected().get("short", 0) >= before.get("short", 0) + VARIANTS)

@@ -17,6 +17,7 @@ from meshfold.mesh.enrolment import AuthorityFolder, identity_of
 from meshfold.mesh.local import LocalMesh
 from meshfold.security import Capability, Grant, Keyring
 from meshfold.security.policy_keeper import FRESH_MS, GRACE_MS
+from test_mesh_attacks import wide_open
 
 WAIT_S = 30.0
 FLOW = route("edge", "line", "flow", schema=Schema.int())
@@ -327,3 +328,45 @@ async def test_a_restarted_reader_takes_no_recorded_frame_again(mesh: LocalMesh)
                 assert caught.value.reason == "replay"
             edge.graph.publish(FLOW, 100)
             await until(lambda: delivered(third) == 1)
+
+
+async def test_hk15_a_revoked_node_that_goes_on_to_listen_hears_ciphertext(mesh: LocalMesh) -> None:
+    words = route("edge", "line", "words", schema=Schema.str())
+    canary = "canary-71c0ffee55"
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge, mesh.node("operator") as operator:
+        await edge.share(words).ready(WAIT_S)
+        await hub.read(words).ready(WAIT_S)
+        async with mesh.node("outsider"):
+            pass
+        grant = signed(mesh, "outsider", words.address)
+        await operator.query("grant_issue", node="hub", grant=grant.raw.hex())
+        listener = wide_open(mesh)
+        await listener.connect()
+        try:
+            async with mesh.node("outsider") as reader:
+                await reader.read(words).ready(WAIT_S)
+                edge.graph.publish(words, canary)
+                await until(lambda: delivered(reader, words) == 1)
+                # What it knows stays with it: a thief forgets nothing, whatever the honest code does.
+                stolen: Keyring = reader.session.keyring
+                before = dict(stolen._slots)
+                heard: list[bytes] = []
+                subject = reader.session.subjects.route_any_site("d", words.addr)
+                await listener.subscribe(subject, lambda message: heard.append(message.data))
+                await operator.query("grant_revoke", node="hub", id=grant.hash.hex())
+                await until(lambda: not reader.session.grants)
+                for number in range(100):
+                    edge.graph.publish(words, f"{canary} {number}")
+                    await until(lambda number=number: delivered(hub, words) == number + 2)  # type: ignore[misc]
+                await until(lambda: len(heard) >= 100)
+                assert all(canary.encode() not in frame for frame in heard)
+                counted = reader.session.opener.counters().get("epoch", 0)
+                for frame in heard[:100]:
+                    stolen._slots |= before
+                    with pytest.raises(KeyMissing):
+                        reader.session.opener.open_events("d", words.addr, frame)
+                assert reader.session.opener.counters().get("epoch", 0) >= counted
+                assert delivered(reader, words) == 1
+            assert lost(hub, words) == {}
+        finally:
+            await listener.close()

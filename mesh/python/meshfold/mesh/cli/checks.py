@@ -18,6 +18,7 @@ from meshfold.mesh.cli.mesh_checks import (
     clock_check,
     fence_check,
     issuer_check,
+    login_check,
     look,
     member_checks,
     plaintext_check,
@@ -64,7 +65,8 @@ def run_checks(call: Call, monitor: str | None = None) -> list[dict[str, Any]]:
         checks.append(check("mesh", False, error.what, error.fix))
         return checks
     checks += member_checks(found)
-    checks += [server_check(found), fence_check(found), clock_check(found), plaintext_check(found)]
+    checks += [server_check(found), fence_check(found), login_check(found)]
+    checks += [clock_check(found), plaintext_check(found)]
     issuer = issuer_check(found.authority_dir, time.time_ns() // 1_000_000)
     if issuer is not None:
         checks.append(issuer)

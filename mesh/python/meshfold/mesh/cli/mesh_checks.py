@@ -16,6 +16,7 @@ __all__ = (
     "clock_check",
     "fence_check",
     "issuer_check",
+    "login_check",
     "look",
     "member_checks",
     "plaintext_check",
@@ -46,6 +47,8 @@ class Found:
     asked_ms: tuple[int, int]
     routes: tuple[Mapping[str, Any], ...]
     authority_dir: Path | None
+    #: what makes the login of this machine less safe than it could be
+    login_faults: tuple[str, ...] = ()
 
 
 async def look(node: Any) -> Found:
@@ -64,6 +67,7 @@ async def look(node: Any) -> Found:
         asked_ms=(begun_ms, ended_ms),
         routes=tuple(rows[address] for address in sorted(rows)),
         authority_dir=session.context.authority_dir,
+        login_faults=tuple(session.transport.login_faults),
     )
 
 
@@ -104,6 +108,18 @@ def fence_check(found: Found) -> dict[str, Any]:
         "the inner fence alone holds: the server lets every login subscribe to everything. Frames stay sealed and"
         " signed; subjects, sizes and timing are open to whoever may connect. A server with the configuration that"
         " `meshfold init` writes has both fences",
+    )
+
+
+def login_check(found: Found) -> dict[str, Any]:
+    """Whether the login at the server can be used by its holder alone, and ends."""
+    return check(
+        "login",
+        not found.login_faults,
+        f"the login at the server {' and '.join(found.login_faults)}"
+        if found.login_faults
+        else "the login at the server is its holder's alone, and ends",
+        "mint a user JWT with an expiry, and not as a bearer token",
     )
 
 

@@ -3,6 +3,7 @@
 cluster          the mesh's id
 root.sealed      identity root, grant root, broker operator and account keys, sealed under a passphrase or key file
 broker.json      operator and account JWT: public
+revoked.json     logins that the broker shall no longer take
 issuer/          what the online issuer signs with, and its certificate and delegation
 invites/         one file for each join token that was made
 """
@@ -10,15 +11,17 @@ invites/         one file for each join token that was made
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core.errors import ConfigError
-from meshfold.mesh.broker import Papers, Permissions, mint_user
+from meshfold.mesh.broker import Papers, Permissions, account_update_subject, mint_account, mint_user
+from meshfold.mesh.transport import Login
 from meshfold.security import Authority, Grant, Identity, Issuer, seal_secret, unseal_secret
 from meshfold.security.keys import load_secret, save_secret
 
@@ -28,6 +31,12 @@ ISSUER_MS: Final = 90 * 86_400_000
 #: What is signed now must hold on a peer whose clock is a little behind.
 BACKDATE_MS: Final = 60_000
 SECRET_BYTES: Final = 4 * 32
+#: No login of full rights lives longer.
+LOGIN_S_MAX: Final = 86_400
+SYSTEM_LOGIN_S: Final = 60
+#: Keys of the issuer, beside `account.key`, which mints users: what signs newer accounts, and what tells servers of them.
+OPERATOR_KEY: Final = "operator.key"
+SYSTEM_KEY: Final = "system.key"
 #: Behind the name of a grant's file that was revoked.
 REVOKED_SUFFIX: Final = ".revoked"
 
@@ -83,6 +92,15 @@ class _Broker(msgspec.Struct, forbid_unknown_fields=True):
     operator_jwt: str
     account_jwt: str
     account_pub: str
+    system_jwt: str = ""
+    system_pub: str = ""
+
+
+class _Revoked(msgspec.Struct, forbid_unknown_fields=True):
+    #: what the policy revoked and was worked through here, in hex
+    seen: list[str] = []
+    #: login key in hex -> logins issued until then, seconds since 1970, are refused
+    logins: dict[str, int] = {}
 
 
 class AuthorityFolder:
@@ -93,6 +111,7 @@ class AuthorityFolder:
         self.issuer = issuer
         self.papers = papers
         self._signing_key = signing_key
+        self._revoked = _Revoked()
 
     @property
     def cluster(self) -> bytes:
@@ -116,17 +135,21 @@ class AuthorityFolder:
             raise ConfigError(f"cannot write {path}: {error.strerror}", item=str(path)) from error
         path.chmod(0o700)
         authority = Authority.generate(cluster)
-        operator, account, signing = (Ed25519PrivateKey.generate().private_bytes_raw() for _ in range(3))
+        keys = [Ed25519PrivateKey.generate().private_bytes_raw() for _ in range(5)]
+        operator, account, signing, operator_signing, system = keys
         signing_pub = Ed25519PrivateKey.from_private_bytes(signing).public_key().public_bytes_raw()
-        papers = Papers.mint(operator, account, (signing_pub,))
+        papers = Papers.mint(
+            operator, account, (signing_pub,), operator_signing=operator_signing, system_key=system
+        )
         issuer = Issuer.generate(
             authority, not_before_ms=now_ms - BACKDATE_MS, not_after_ms=now_ms + ISSUER_MS
         )
         write_private(path / "cluster", cluster)
-        broker = _Broker(papers.operator_jwt, papers.account_jwt, papers.account_pub.hex())
-        write_private(path / "broker.json", msgspec.json.encode(broker))
+        _write_broker(path, papers)
         issuer.save(path / "issuer")
         save_secret(path / "issuer" / "account.key", signing)
+        save_secret(path / "issuer" / OPERATOR_KEY, operator_signing)
+        save_secret(path / "issuer" / SYSTEM_KEY, system)
         # Last: with the sealed root the folder is whole.
         sealed = seal_secret(
             authority.secret() + operator + account, passphrase=lock.passphrase, key=lock.key
@@ -143,10 +166,28 @@ class AuthorityFolder:
         issuer = Issuer.load(path / "issuer")
         try:
             broker = msgspec.json.decode((path / "broker.json").read_bytes(), type=_Broker)
-            papers = Papers(broker.operator_jwt, broker.account_jwt, bytes.fromhex(broker.account_pub))
+            papers = Papers(
+                broker.operator_jwt,
+                broker.account_jwt,
+                bytes.fromhex(broker.account_pub),
+                broker.system_jwt,
+                bytes.fromhex(broker.system_pub),
+            )
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise ConfigError(f"{path / 'broker.json'} cannot be used: {error}", item=str(path)) from None
-        return cls(path, issuer, papers, load_secret(path / "issuer" / "account.key"))
+        folder = cls(path, issuer, papers, load_secret(path / "issuer" / "account.key"))
+        folder._read_revoked()
+        return folder
+
+    def _read_revoked(self) -> None:
+        """Take up what this or another process has revoked."""
+        path = self.path / "revoked.json"
+        try:
+            self._revoked = msgspec.json.decode(path.read_bytes(), type=_Revoked)
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"{path} cannot be used: {error}", item=str(path)) from None
 
     def root(self, lock: RootLock) -> Authority:
         """Unseal the root.
@@ -178,8 +219,15 @@ class AuthorityFolder:
         """Whether less than a third of the issuer's time is left."""
         return self.issuer.certificate.not_after_ms - now_ms < ISSUER_MS // 3
 
-    def mint_login(self, login_pub: bytes, *, name: str, permissions: Permissions, expires_s: int) -> str:
-        """Sign a login for the broker."""
+    def mint_login(
+        self, login_pub: bytes, *, name: str, permissions: Permissions, expires_s: int, narrow: bool = False
+    ) -> str:
+        """Sign a login for the broker.
+
+        :param narrow: it only asks the voters, so it outlives a revocation of grants, and ends with its node
+        """
+        self._read_revoked()
+        until_s = self._revoked.logins.get(login_pub.hex(), 0)
         return mint_user(
             self._signing_key,
             login_pub,
@@ -187,10 +235,79 @@ class AuthorityFolder:
             permissions=permissions,
             expires_s=expires_s,
             account_pub=self.papers.account_pub,
+            issued_s=expires_s if narrow else max(int(time.time()), until_s + 1),
         )
+
+    @property
+    def revocations_seen(self) -> frozenset[bytes]:
+        """What the policy revoked and was worked through here."""
+        return frozenset(map(bytes.fromhex, self._revoked.seen))
+
+    @property
+    def revokes_logins(self) -> bool:
+        """Whether any login is revoked: a server that was started anew has to be told."""
+        return bool(self._revoked.logins)
+
+    def revoke_logins(
+        self,
+        revoked: frozenset[bytes],
+        logins: Mapping[bytes, int],
+        now_s: int,
+        *,
+        spare: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """Have the broker's papers refuse logins. On disk on return; whoever runs a server is told by `LoginRevoker`.
+
+        :param revoked: everything the policy has revoked
+        :param logins: login key -> logins issued until then (seconds since 1970) no longer count
+        :param spare: those of them whose old login the broker still takes for a moment
+        """
+        known = {bytes.fromhex(key): until_s for key, until_s in self._revoked.logins.items()}
+        # What ended by itself since need not be named any more.
+        kept = {key: until_s for key, until_s in known.items() if until_s > now_s - 2 * LOGIN_S_MAX} | dict(
+            logins
+        )
+        self._revoked = _Revoked(
+            sorted(one.hex() for one in revoked), {key.hex(): until_s for key, until_s in kept.items()}
+        )
+        write_private(self.path / "revoked.json", msgspec.json.encode(self._revoked))
+        if not self.papers.system_jwt:
+            return
+        signing_pub = Ed25519PrivateKey.from_private_bytes(self._signing_key).public_key().public_bytes_raw()
+        named = {key: until_s for key, until_s in kept.items() if key not in spare}
+        account_jwt = mint_account(
+            load_secret(self.path / "issuer" / OPERATOR_KEY), self.papers.account_pub, (signing_pub,), named
+        )
+        self.papers = replace(self.papers, account_jwt=account_jwt)
+        _write_broker(self.path, self.papers)
+
+    def system_login(self, inbox: str) -> Login | None:
+        """A login of a minute that may tell the server of newer papers; None in a mesh founded without."""
+        if not self.papers.system_jwt:
+            return None
+        key = Ed25519PrivateKey.generate()
+        jwt = mint_user(
+            load_secret(self.path / "issuer" / SYSTEM_KEY),
+            key.public_key().public_bytes_raw(),
+            name="issuer",
+            permissions=Permissions((account_update_subject(self.papers.account_pub),), (f"{inbox}.>",)),
+            expires_s=int(time.time()) + SYSTEM_LOGIN_S,
+        )
+        return Login(jwt=lambda: jwt, sign=key.sign)
 
     def __repr__(self) -> str:
         return f"AuthorityFolder({self.path}, REDACTED)"
+
+
+def _write_broker(path: Path, papers: Papers) -> None:
+    broker = _Broker(
+        papers.operator_jwt,
+        papers.account_jwt,
+        papers.account_pub.hex(),
+        papers.system_jwt,
+        papers.system_pub.hex(),
+    )
+    write_private(path / "broker.json", msgspec.json.encode(broker))
 
 
 def grants_in(folder: Path) -> tuple[Grant, ...]:

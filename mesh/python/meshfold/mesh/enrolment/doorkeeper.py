@@ -159,6 +159,13 @@ class Doorkeeper:
             permissions=permissions(identity, grants, self._subjects, self._voters),
             expires_s=now_ms // 1000 + LOGIN_S,
         )
+        narrow = self._authority.mint_login(
+            identity.login_pub,
+            name=identity.name,
+            permissions=permissions(identity, (), self._subjects, self._voters),
+            expires_s=identity.not_after_ms // 1000,
+            narrow=True,
+        )
         trust = issuer.trust
         document = JoinDocument(
             member=MemberFile(
@@ -174,6 +181,7 @@ class Doorkeeper:
             identity=identity.raw,
             grants=[grant.raw for grant in grants],
             login_jwt=login,
+            narrow_jwt=narrow,
         )
         admission = Admission(request.body, msgspec.msgpack.encode(document))
         self._invites.save(msgspec.structs.replace(invite, admissions=[*invite.admissions, admission]))

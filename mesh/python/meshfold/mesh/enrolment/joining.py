@@ -36,6 +36,7 @@ class JoinDocument(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     identity: bytes
     grants: list[bytes]
     login_jwt: str
+    narrow_jwt: str = ""
 
 
 async def join(
@@ -217,6 +218,8 @@ def _accept(
     write_private(folder / "identity", document.identity)
     keep_grants(folder, grants)
     write_private(folder / "login.jwt", document.login_jwt.encode())
+    if document.narrow_jwt:
+        write_private(folder / "narrow.jwt", document.narrow_jwt.encode())
     if url:
         member = msgspec.structs.replace(member, url=url)
     # Last: with this file the node has joined.

@@ -15,6 +15,7 @@ from meshfold.core.registry import LAYERS, PLANES, Action
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.authority_folder import (
     BACKDATE_MS,
+    LOGIN_S_MAX,
     REVOKED_SUFFIX,
     AuthorityFolder,
     grants_in,
@@ -37,7 +38,7 @@ OUTSIDER = "outsider"
 IDENTITY_MS = 365 * 86_400_000
 GRANT_MS = 30 * 86_400_000
 #: Logins live a day and are renewed at two thirds of it.
-LOGIN_S = 86_400
+LOGIN_S = LOGIN_S_MAX
 
 
 class LocalStore:

@@ -4,6 +4,7 @@ sign.key wrap.key login.key   the node's keys, made here and never sent
 join.body                     the join request under way, or done: asked again it gives the same answer
 identity, *.grant             what the mesh granted
 login.jwt                     the broker's login, replaced before it ends
+narrow.jwt                    a login that only asks the voters for a new one, where that ended or was revoked
 member.json                   mesh, cluster, servers, site, roots, issuers, voters
 """
 
@@ -27,6 +28,7 @@ from meshfold.mesh.enrolment.kit import Enrolment
 from meshfold.mesh.enrolment.memory import NodeMemory
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login
+from meshfold.mesh.transport.login import check_login
 from meshfold.security import Grant, Identity, NodeKeys, Trust
 
 __all__ = ("MemberFile", "MemberFolder")
@@ -123,11 +125,21 @@ class MemberFolder:
         return Enrolment(self.keys, identity, grants, self.file.trust(), self.file.voters, self)
 
     def login(self, subjects: Subjects, now_ms: Callable[[], int]) -> Login:
-        """The stored login, read anew at each connect."""
-        return Login(jwt=(self.path / "login.jwt").read_text, sign=self.keys.login_sign)
+        """The stored logins, read anew at each connect."""
+        narrow = self.path / "narrow.jwt"
+        return Login(
+            jwt=(self.path / "login.jwt").read_text,
+            narrow=narrow.read_text if narrow.exists() else None,
+            sign=self.keys.login_sign,
+        )
 
     def keep(self, grants: Iterable[Grant], trust: Trust, login_jwt: str) -> bool:
-        """Keep what a voter sent; whether the next login differs from the last."""
+        """Keep what a voter sent; whether the next login differs from the last.
+
+        :raises FrameRejected: if the login is a bearer's, has no end or too late a one; nothing was kept then
+        """
+        if login_jwt:
+            check_login(login_jwt)
         changed = keep_grants(self.path, grants)
         if trust.certificates != self.file.certificates:
             fresh = msgspec.structs.replace(self.file, certificates=trust.certificates)

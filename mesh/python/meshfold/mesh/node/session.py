@@ -37,6 +37,7 @@ from meshfold.mesh.node.election import MeshElectorate
 from meshfold.mesh.node.facts import facts_of
 from meshfold.mesh.node.heartbeats import Heartbeats
 from meshfold.mesh.node.key_desk import KeyDesk
+from meshfold.mesh.node.login_revoker import LoginRevoker
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.membership import Membership
 from meshfold.mesh.node.queries import Asker, Responder
@@ -111,6 +112,7 @@ class Session:
         self.problems: deque[str] = deque(maxlen=PROBLEMS_MAX)
         self.control: Control | None = None
         self.doorkeeper: Doorkeeper | None = None
+        self.login_revoker: LoginRevoker | None = None
         self.trust = enrolment.trust
         self.grants = {grant.hash: grant for grant in enrolment.grants}
         self.key_desk: KeyDesk | None = None
@@ -291,6 +293,7 @@ class Session:
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer."""
         control.standing = Standing(authority, self.context.state_dir / "nodes")
+        self.login_revoker = LoginRevoker(authority, control, self)
         jobs: set[asyncio.Task[None]] = set()
 
         def admitted(identity: Identity, grants: list[Grant]) -> None:
@@ -450,6 +453,8 @@ class Session:
             self.enrolment.store.forget(gone)
             self._renew = True
             self._wake.set()
+        if self.login_revoker is not None:
+            self.login_revoker.note(record)
         self.wake_bridges()
 
     def wake_bridges(self) -> None:
@@ -622,6 +627,13 @@ class Session:
             self.refuse("", "broker", event.detail)
         elif event.kind in ("malformed", "handler_error"):
             self.rejected["header" if event.kind == "malformed" else "format"] += 1
+        elif event.kind == "connected":
+            if self.transport.narrow:
+                # The login ended or was revoked while it was away: fetch the one it may have now.
+                self._renew = True
+                self._wake.set()
+            if self.login_revoker is not None:
+                self.login_revoker.server_back()
 
     def _meta_wanted(self, address: str) -> bool:
         return any(
@@ -705,6 +717,8 @@ class Session:
             await asyncio.gather(self._upkeep_job, return_exceptions=True)
         if self.doorkeeper is not None:
             await self.doorkeeper.close()
+        if self.login_revoker is not None:
+            await self.login_revoker.close()
         if self.key_desk is not None:
             await self.key_desk.close()
         if self.transport.connected:

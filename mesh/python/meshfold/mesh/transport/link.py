@@ -68,6 +68,8 @@ class Link:
         self.client = HardenedClient()
         self.client.tls_wanted = login.tls is not None
         self.expires_s: int | None = None
+        #: whether this login only asks for a new one
+        self.narrow = False
         #: requests whose answer has not come
         self.requests_out = 0
 
@@ -139,6 +141,7 @@ class Link:
                 return TransportClosed(
                     f"the server at {where} refuses the login of {self._name}",
                     fix="renew its credentials, or ask who runs the mesh",
+                    login=True,
                     address=where,
                     because=text,
                 )

@@ -7,16 +7,17 @@ import binascii
 import json
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from meshfold.core.errors import ConfigError
+from meshfold.core.errors import ConfigError, FrameRejected
 from meshfold.mesh.broker.jwt import key_text
 
-__all__ = ("Login", "jwt_expiry_s", "read_seed", "tls_context")
+__all__ = ("Login", "check_login", "jwt_expiry_s", "login_faults", "read_seed", "tls_context")
 
 _CREDS = re.compile(
     r"-{3,}BEGIN NATS USER JWT-{3,}\s*(?P<jwt>[\w.-]+)\s*-{3,}END NATS USER JWT-{3,}"
@@ -26,6 +27,8 @@ _CREDS = re.compile(
 SEED_PREFIX = 18 << 3
 USER_PREFIX = 20 << 3
 CREDS_BYTES_MAX = 64 * 1024
+#: A login that a voter sends lives a day; twice that is not ours, whatever the clocks are.
+LOGIN_S_MAX = 2 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Login:
 
     #: gives the user JWT, anew at each connect
     jwt: Callable[[], str] | None = field(default=None, repr=False)
+    #: a login that only asks for a new one, where the server no longer takes the first
+    narrow: Callable[[], str] | None = field(default=None, repr=False)
     #: signs the server's nonce with the login key
     sign: Callable[[bytes], bytes] | None = field(default=None, repr=False)
     #: public nkey text, for servers that know users by key alone
@@ -66,6 +71,10 @@ class Login:
     def over(self, tls: ssl.SSLContext | None) -> Login:
         """The same login over TLS."""
         return replace(self, tls=tls)
+
+    def narrowed(self) -> Login:
+        """The login that only asks for a new one."""
+        return replace(self, jwt=self.narrow, narrow=None)
 
     def options(self) -> dict[str, Any]:
         """The arguments nats-py takes."""
@@ -143,11 +152,43 @@ def tls_context(
     return context
 
 
-def jwt_expiry_s(jwt: str) -> int | None:
-    """Seconds since 1970 at which a user JWT ends; None if it has no end or is not readable here."""
+def _claims(jwt: str) -> dict[str, Any]:
+    """What a JWT says; empty if it is not readable here."""
     try:
         body = jwt.split(".")[1]
-        expiry = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))).get("exp")
-    except (IndexError, ValueError, AttributeError):
-        return None
+        found = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except (IndexError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def jwt_expiry_s(jwt: str) -> int | None:
+    """Seconds since 1970 at which a user JWT ends; None if it has no end or is not readable here."""
+    expiry = _claims(jwt).get("exp")
     return expiry if isinstance(expiry, int) and expiry > 0 else None
+
+
+def login_faults(jwt: str) -> list[str]:
+    """What makes a user JWT less safe than it could be: it works without its key, or has no end."""
+    nats = _claims(jwt).get("nats")
+    faults = (
+        ["is a bearer's: whoever sees it can use it"]
+        if isinstance(nats, dict) and nats.get("bearer_token")
+        else []
+    )
+    return faults if jwt_expiry_s(jwt) is not None else [*faults, "has no end"]
+
+
+def check_login(jwt: str) -> None:
+    """Return if a login that a voter sent may be kept.
+
+    :raises FrameRejected: with reason `format` or `time` if it is a bearer's, or has no end or too late a one
+    """
+    faults = login_faults(jwt)
+    expiry_s = jwt_expiry_s(jwt)
+    if expiry_s is None:
+        raise FrameRejected("time", "a login without an end")
+    if faults:
+        raise FrameRejected("format", "a bearer's login")
+    if expiry_s > time.time() + LOGIN_S_MAX:
+        raise FrameRejected("time", "a login that ends too late")

@@ -21,7 +21,7 @@ from meshfold.core.errors import (
 )
 from meshfold.core.ports import Message, MessageHandler, Subscribed, TransportEvent
 from meshfold.mesh.transport.link import DRAIN_S, Link, foreign
-from meshfold.mesh.transport.login import Login
+from meshfold.mesh.transport.login import Login, login_faults
 from meshfold.mesh.transport.matching import check_headers, check_subject
 from meshfold.mesh.transport.subscription import (
     PENDING_BYTES_MAX,
@@ -111,6 +111,16 @@ class NatsTransport:
         return self._link is not None and self._link.connected
 
     @property
+    def login_faults(self) -> list[str]:
+        """What makes the login in use less safe than it could be (`meshfold.mesh.transport.login`)."""
+        return login_faults(self._login.jwt()) if self._login.jwt is not None else []
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the link in use only asks for a new login, because the server did not take the last."""
+        return self._link is not None and self._link.narrow
+
+    @property
     def max_payload_bytes(self) -> int:
         """The server's limit for one message, headers included."""
         return int(self._link.client.max_payload) if self._link is not None else 0
@@ -147,16 +157,29 @@ class NatsTransport:
         :raises TransportClosed: if no server can be reached, or they refuse the login
         :raises ConfigError: if what answers is no NATS server, too old, or not as safe as asked for
         """
-        link = self._new_link()
-        await link.connect()
-        self._link = link
+        link = self._link = await self._connected()
         self._emit("connected", link.client.server_version())
         self._spawn(self._supervise())
 
-    def _new_link(self) -> Link:
+    async def _connected(self) -> Link:
+        """A link with the login, or with the narrow one where the server no longer takes that."""
+        link = self._new_link(self._login)
+        try:
+            await link.connect()
+        except TransportClosed as error:
+            if self._login.narrow is None or not error.fields.get("login"):
+                raise
+            _log.warning("%s: asking for a new login with the narrow one: %s", self._name, error)
+            link = self._new_link(self._login.narrowed())
+            await link.connect()
+            link.narrow = True
+            self._counts["narrow_logins"] += 1
+        return link
+
+    def _new_link(self, login: Login) -> Link:
         return Link(
             self._urls,
-            self._login,
+            login,
             name=self._name,
             inbox_prefix=self._inbox_prefix,
             emit=self._emit,
@@ -206,8 +229,7 @@ class NatsTransport:
         async with self._moving:
             if self._closed:
                 raise TransportClosed("renew: the transport is closed", because="closed")
-            fresh = self._new_link()
-            await fresh.connect()
+            fresh = await self._connected()
             old = self._link
             try:
                 await self._move(old, fresh)
@@ -250,7 +272,10 @@ class NatsTransport:
 
     def _moved(self, one: NatsSubscription, inner: Any) -> None:
         one.moved(inner)
-        if inner is None:
+        if inner is None and self.narrow:
+            # The login that asks for a new one hears nothing else: what it lacks comes back with the new one.
+            self._counts["subscriptions_waiting"] += 1
+        elif inner is None:
             one.open = False
             self._subscriptions.discard(one)
             self._emit("permission", f'the renewed login has lost its subscription to "{one.subject}"')

@@ -61,8 +61,9 @@ class NatsSubscription:
         """Stop delivery. Idempotent."""
         if self.open:
             self.open = False
-            with contextlib.suppress(errors.Error):
-                await self.inner.unsubscribe()
+            if self.inner is not None:
+                with contextlib.suppress(errors.Error):
+                    await self.inner.unsubscribe()
 
     def behind(self, call: Callable[[], None]) -> None:
         """Call `call` once everything that has arrived by now was handled; not at all if the queue is full.
@@ -70,10 +71,10 @@ class NatsSubscription:
         nats-py handles each subscription in a task of its own: without this, what stands before a message on the wire
         may be handled after it, if it is of another subscription.
         """
-        queue = self.inner._pending_queue
+        queue = self.inner._pending_queue if self.inner is not None else None
         if self._held is not None:
             self._held.append(_Mark(call))
-        elif not self.open or queue.empty():
+        elif not self.open or queue is None or queue.empty():
             call()
         else:
             with contextlib.suppress(asyncio.QueueFull):
@@ -109,8 +110,9 @@ class NatsSubscription:
 
     async def drain(self) -> None:
         """Take what the connection in use still delivers; on return it delivers nothing more."""
-        with contextlib.suppress(errors.Error, OSError):
-            await self.inner.drain()
+        if self.inner is not None:
+            with contextlib.suppress(errors.Error, OSError):
+                await self.inner.drain()
 
     def moved(self, inner: Any) -> None:
         """The next connection is the one in use: deliver what it brought that the last one did not."""

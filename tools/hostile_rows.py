@@ -1,8 +1,8 @@
 """Write docs/hostile.md from docs/hostile.toml and the tests that carry a row's number, or check it.
 
-python tools/hostile.py                        write
-python tools/hostile.py --check                exit 1 where the table is stale or a row has no test
-python tools/hostile.py --results XML [XML...] exit 1 where no test of a row passed in these runs
+python tools/hostile_rows.py                        write
+python tools/hostile_rows.py --check                exit 1 where the table is stale or a row has no test
+python tools/hostile_rows.py --results XML [XML...] exit 1 where no test of a row passed in these runs
 
 A row is held by tests named after it (`test_hw09_...`, `test_hg18_and_hg19_...`, `test_hw31_to_hw33_...`) that are not
 skipped or expected to fail; nothing else can claim it.
@@ -26,7 +26,7 @@ NAME = re.compile(r"test((?:_(?:and_|to_)?h[wgk]\d+)+)_")
 PART = re.compile(r"_(and_|to_)?(h[wgk])(\d+)")
 HEAD = """# Hostile input, row by row
 
-What a peer, a member or the broker may send, what has to follow, and the tests that give it. Written by `tools/hostile.py` from `docs/hostile.toml` and the names of the tests; a row
+What a peer, a member or the broker may send, what has to follow, and the tests that give it. Written by `tools/hostile_rows.py` from `docs/hostile.toml` and the names of the tests; a row
 without a test that always has to pass fails the repository's tests, and CI compares the table with the results of the same run. A word in code is the reason a frame is refused for,
 which is counted; rows about bytes are tried in at least a hundred variants, and what a refused one may not change is compared before and after.
 
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
     elif arguments == ["--check"]:
         problems = [f"{row.name} has no test" for row in rows.values() if not row.tests]
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text(source, rows):
-            problems.append("docs/hostile.md is stale, run tools/hostile.py")
+            problems.append("docs/hostile.md is stale, run tools/hostile_rows.py")
     else:
         TARGET.write_text(text(source, rows), encoding="utf-8")
         return 0

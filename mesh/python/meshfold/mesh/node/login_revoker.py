@@ -1,0 +1,143 @@
+"""Pushes revocation to the broker: whoever lost a grant is cut off there, and its login refused, before that ends by itself.
+
+The voter that holds the issuer does it. A login is named in the account's JWT by its key and a time: what was issued until
+then no longer counts. A node that has grants left gets a moment to fetch a login of what is left; one that was retired is
+refused for good. A server that was started anew has forgotten, and is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from meshfold.core.errors import MeshfoldError, TransportTimeout
+from meshfold.mesh.broker import account_update_subject
+from meshfold.mesh.enrolment import AuthorityFolder
+from meshfold.mesh.node.control import Control
+from meshfold.mesh.transport import NatsTransport
+from meshfold.security import Grant, Identity, PolicyRecord
+
+if TYPE_CHECKING:
+    from meshfold.mesh.node.session import Session
+
+__all__ = ("LoginRevoker",)
+
+#: So long a node with grants left has to fetch a login of what is left.
+LEAD_S: Final = 2.0
+RETRY_S: Final = 1.0
+TRIES_MAX: Final = 5
+ASK_S: Final = 5.0
+#: A retired node's logins are refused whenever they were issued: seconds since 1970, far beyond any.
+FOR_GOOD_S: Final = 2**40
+
+
+class LoginRevoker:
+    """One session's, of a voter that holds the issuer."""
+
+    def __init__(self, authority: AuthorityFolder, control: Control, session: Session) -> None:
+        self._authority = authority
+        self._control = control
+        self._session = session
+        self._wake = asyncio.Event()
+        self._told = not authority.revokes_logins
+        #: times a server took the newer account
+        self.pushed = 0
+        self._job = asyncio.get_running_loop().create_task(self._run())
+        self._wake.set()
+
+    def note(self, record: PolicyRecord) -> None:
+        """Look at a newer policy soon."""
+        if record.revoked != self._authority.revocations_seen:
+            self._wake.set()
+
+    def server_back(self) -> None:
+        """A server may have been started anew: tell it again what is revoked."""
+        if self._authority.revokes_logins:
+            self._told = False
+            self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._revoke()
+            except (MeshfoldError, OSError) as error:
+                self._session.problems.append(f"logins not revoked at the broker: {error}")
+
+    async def _revoke(self) -> None:
+        revoked, now_s = self._control.policy.revoked, int(time.time())
+        fresh = revoked - self._authority.revocations_seen
+        if revoked != self._authority.revocations_seen:
+            logins: dict[bytes, int] = {}
+            spare: set[bytes] = set()
+            for holder in await self._holders(fresh):
+                retired = holder.node_pub in revoked
+                logins[holder.login_pub] = FOR_GOOD_S if retired else now_s
+                if not retired and self._session.book.grants_of(holder.tag):
+                    spare.add(holder.login_pub)
+            self._authority.revoke_logins(revoked, logins, now_s, spare=frozenset(spare))
+            await self._push()
+            if spare:
+                await asyncio.sleep(LEAD_S)
+                self._authority.revoke_logins(revoked, {}, now_s)
+                self._told = False
+        if not self._told:
+            await self._push()
+
+    async def _holders(self, fresh: frozenset[bytes]) -> list[Identity]:
+        """Members that a revocation is about: their key, a grant of theirs, or a link above it."""
+        members = [
+            Identity.parse(one.value) for one in (await self._control.log.snapshot("member/")).values()
+        ]
+        concerned = {one.tag for one in members if one.node_pub in fresh}
+        for saved in (await self._control.log.snapshot("grant/")).values():
+            grant = Grant.parse(saved.value)
+            if any(link.hash in fresh or link.subject_pub in fresh for link in grant.links):
+                concerned.add(grant.tag)
+        concerned.discard(self._session.identity.tag)
+        return [one for one in members if one.tag in concerned]
+
+    async def _push(self) -> None:
+        """Give the newest account to the servers.
+
+        :raises MeshfoldError: if none takes it; it is tried again when one is back
+        """
+        inbox = f"_MF.issuer-{os.urandom(8).hex()}"
+        login = self._authority.system_login(inbox)
+        if login is None or self._session.context.login is not None:
+            self._told = True
+            return
+        transport = NatsTransport(
+            self._session.context.url,
+            name="issuer",
+            login=login.over(self._session.context.tls),
+            inbox_prefix=inbox,
+        )
+        papers = self._authority.papers
+        try:
+            await transport.connect()
+            if not transport.server["nonce"]:
+                # A server that asks for no login has none to revoke.
+                self._told = True
+                return
+            subject = account_update_subject(papers.account_pub)
+            for _ in range(TRIES_MAX):
+                with contextlib.suppress(TransportTimeout):
+                    answer = await transport.request(subject, papers.account_jwt.encode(), timeout_s=ASK_S)
+                    if b'"error"' not in answer.data:
+                        self._told = True
+                        self.pushed += 1
+                        return
+                await asyncio.sleep(RETRY_S)
+        finally:
+            await transport.close()
+        raise TransportTimeout("no server takes the account", subject=subject, timeout_s=ASK_S)
+
+    async def close(self) -> None:
+        """Stop."""
+        self._job.cancel()
+        await asyncio.gather(self._job, return_exceptions=True)
