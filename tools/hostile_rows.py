@@ -59,8 +59,9 @@ def tests(root: Path = ROOT) -> Iterator[Test]:
     for place in PLACES:
         for path in sorted((root / place).rglob("test_*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and rows_of(node.name)
-                if named and not doubtful(node):
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    continue
+                if rows_of(node.name) and not doubtful(node):
                     yield Test(node.name, path.relative_to(root).as_posix())
 
 

@@ -68,7 +68,7 @@ class Store:
         for number in range(count):
             wanted = self.delivered + 1
             self.edge.graph.publish(SECRET, f"honest {wanted} {number}")
-            await until(lambda wanted=wanted: self.delivered >= wanted)  # type: ignore[misc]
+            await until(lambda wanted=wanted: self.delivered >= wanted)
 
     async def unharmed(self, delivered: int) -> None:
         """So many were delivered, none lost, and the next one arrives."""

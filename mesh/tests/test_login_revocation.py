@@ -115,8 +115,8 @@ async def test_who_loses_its_last_grant_is_cut_off_at_the_server(mesh: LocalMesh
             await until(lambda: hub.read(SECRET).counters["delivered"] == 1)
             assert hub.read(SECRET).counters["dropped"] == {}
             # A new grant brings a new login.
-            grant = again(mesh, folder)
-            await operator.query("grant_issue", node="hub", grant=grant.raw.hex())
+            fresh = again(mesh, folder)
+            await operator.query("grant_issue", node="hub", grant=fresh.raw.hex())
             await until(lambda: not guest.session.transport.narrow and bool(guest.session.grants))
         assert (folder.path / "login.jwt").read_text() != stolen
 
