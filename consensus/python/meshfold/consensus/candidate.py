@@ -18,6 +18,7 @@ from meshfold.consensus.lease_table import Busy, Leadership
 from meshfold.consensus.timing import LeaseTiming
 from meshfold.consensus.token import Token
 from meshfold.core.errors import Fenced, MeshfoldError, NoQuorum, NotLeader, TransportClosed, TransportTimeout
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Clock
 
 __all__ = ("Candidate", "Electorate", "Granted", "Lease")
@@ -156,10 +157,7 @@ class Lease:
         self._lost = self.lost
         self._holding.give_up()
         self._ended.set()
-        self._job.cancel()
-        for task in list(self._asked):
-            task.cancel()
-        await asyncio.gather(self._job, *self._asked, return_exceptions=True)
+        await end_jobs((self._job, *self._asked))
         if held:
             with contextlib.suppress(MeshfoldError):
                 await self._electorate.resign(self._token)

@@ -25,6 +25,7 @@ from meshfold.consensus.raft_disk import open_raft, pack, persist, unpack
 from meshfold.consensus.timing import LAN, RaftTiming
 from meshfold.consensus.wal import Kind
 from meshfold.core.errors import ConfigError, NoQuorum, NotLeader, StoreDamaged
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Change, Clock, LogStatus, Versioned
 
 __all__ = ("RaftLog", "Wire")
@@ -432,9 +433,7 @@ class RaftLog:
         if self._closed:
             return
         self._closed = True
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await end_jobs(self._jobs)
         self._fail("closed")
         self._thread.shutdown(wait=True)
         self._store.close()

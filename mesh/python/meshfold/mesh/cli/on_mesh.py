@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from meshfold.core.errors import GrantDenied, TransportClosed
+from meshfold.core.jobs import end_jobs
 from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment.local import OPERATOR
@@ -50,15 +51,13 @@ async def _run(context: Context, work: Callable[[Any], Coroutine[Any, Any, Any]]
                 action="META_READ",
                 route=">",
             )
-        task, end = asyncio.ensure_future(work(node)), asyncio.ensure_future(_end_of(context))
+        task, end = asyncio.create_task(work(node)), asyncio.create_task(_end_of(context))
         try:
             await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
         finally:
-            for job in (task, end):
-                job.cancel()
-            await asyncio.gather(task, end, return_exceptions=True)
+            await end_jobs((task, end))
         raise TransportClosed(
             f"the mesh {context.mesh} has ended",
             fix="start it again; `meshfold status` tells when it runs",

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 from meshfold.core.errors import ConfigError, FrameRejected
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Message, Transport
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
@@ -190,7 +191,4 @@ class Doorkeeper:
 
     async def close(self) -> None:
         """Stop working on requests."""
-        jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await end_jobs(self._jobs)

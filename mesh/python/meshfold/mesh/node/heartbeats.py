@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshfold.core.errors import FrameRejected, KeyMissing, TransportClosed
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Message, Transport
 from meshfold.core.registry import FrameKind
 from meshfold.mesh.clocks import HybridClock
@@ -136,7 +137,6 @@ class Heartbeats:
         """Say goodbye with final counters, as far as the transport still carries."""
         if self._job is None:
             return
-        self._job.cancel()
-        await asyncio.gather(self._job, return_exceptions=True)
+        await end_jobs((self._job,))
         with contextlib.suppress(TransportClosed, KeyMissing):
             await self.beat(closing=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshfold.core import Address
 from meshfold.core.errors import KeyMissing, MeshfoldError, TransportClosed, WiringError
+from meshfold.core.jobs import end_jobs
 from meshfold.core.registry import Action, FrameKind
 from meshfold.mesh.node.control import Control
 from meshfold.mesh.node.election_desk import require_action
@@ -212,5 +213,4 @@ class KeyDesk:
     async def close(self) -> None:
         """Stop telling."""
         if self._job is not None:
-            self._job.cancel()
-            await asyncio.gather(self._job, return_exceptions=True)
+            await end_jobs((self._job,))

@@ -13,6 +13,7 @@ from typing import Final
 
 from meshfold.core import Address
 from meshfold.core.errors import ConfigError, FrameRejected, KeyMissing, NoQuorum
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Message, Subscribed, Transport
 from meshfold.core.registry import FrameKind
 from meshfold.mesh.bridge.park import Park
@@ -270,8 +271,7 @@ class Safety:
     async def close(self) -> None:
         """Write the windows as those of a clean stop."""
         if self._job is not None:
-            self._job.cancel()
-            await asyncio.gather(self._job, return_exceptions=True)
+            await end_jobs((self._job,))
         if self._kept and self.opener is not None:
             with contextlib.suppress(OSError):
                 self._memory.save_windows(self.opener.replay.save(clean=True))

@@ -19,6 +19,7 @@ from meshfold.core.errors import (
     TransportClosed,
     TransportTimeout,
 )
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Message, MessageHandler, Subscribed, TransportEvent
 from meshfold.mesh.transport.link import DRAIN_S, Link, foreign
 from meshfold.mesh.transport.login import Login, login_faults
@@ -388,10 +389,7 @@ class NatsTransport:
             return
         async with self._moving:
             self._closed = True
-        jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await end_jobs(self._jobs)
         for old in self._retiring:
             await old.abandon()
         if self._link is not None:

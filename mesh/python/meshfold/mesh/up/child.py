@@ -17,6 +17,7 @@ from typing import Any
 
 from meshfold.core import Event
 from meshfold.core.errors import GrantDenied, MeshfoldError, NotLeader
+from meshfold.core.jobs import end_jobs
 from meshfold.mesh.context import Context
 from meshfold.mesh.node import Node
 from meshfold.mesh.telemetry import TelemetrySettings
@@ -78,11 +79,10 @@ async def hub(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:
     for r in routes.values():
         node.read(r)
     await node.share(PRESSURE).ready(READY_S)
-    deriving = asyncio.ensure_future(derive_while_leading())
+    deriving = asyncio.create_task(derive_while_leading())
     tell("ready")
     await stop.wait()
-    deriving.cancel()
-    await asyncio.gather(deriving, return_exceptions=True)
+    await end_jobs((deriving,))
 
 
 async def outsider(node: Node, marks: dict[str, str], stop: asyncio.Event) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from meshfold.core.errors import MeshfoldError
+from meshfold.core.jobs import end_jobs
 from meshfold.mesh.broker import server_version
 from meshfold.mesh.folders import state_folder
 from meshfold.mesh.local import LocalMesh
@@ -165,13 +166,12 @@ class Supervisor:
 
     async def _or_stop(self, work: Any) -> None:
         """Wait for the work, or raise `Stopped` as soon as we are told to stop."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if self._stop.is_set():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_jobs((task,))
             raise Stopped
         await task
 

@@ -11,6 +11,8 @@ import contextlib
 import re
 from collections.abc import Iterable
 
+from meshfold.core.jobs import end_jobs
+
 __all__ = ("MessageCounter", "WireTap")
 
 CHUNK_BYTES = 65_536
@@ -118,6 +120,4 @@ class WireTap:
         """Close all connections."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_jobs(self._tasks)
