@@ -20,7 +20,13 @@ HERE = Path(__file__).parent
 RUN_S = 100
 #: Started before main.py (or read.py) and ended after it.
 BESIDE = {"02_two_processes": "share.py"}
-NEEDS_MESH = {"02_two_processes", "04_a_refused_read", "05_a_trace_in_jaeger", "14_leader_election"}
+NEEDS_MESH = {
+    "02_two_processes",
+    "04_a_refused_read",
+    "05_a_trace_in_jaeger",
+    "14_leader_election",
+    "19_write_on_another_node",
+}
 NEEDS_JAEGER = {"05_a_trace_in_jaeger"}
 EXAMPLES = sorted(path.name for path in HERE.iterdir() if re.match(r"\d\d_", path.name))
 

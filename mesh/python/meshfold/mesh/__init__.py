@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from meshfold.core.errors import ConfigError, MeshError, TooLarge, TransportClosed, TransportTimeout
     from meshfold.mesh.bridge import Bridge
     from meshfold.mesh.context import Context
-    from meshfold.mesh.node import Member, Node
+    from meshfold.mesh.node import Member, Node, WriteAnswer
     from meshfold.mesh.reply import Reply
 
 __all__ = (
@@ -26,6 +26,7 @@ __all__ = (
     "TooLarge",
     "TransportClosed",
     "TransportTimeout",
+    "WriteAnswer",
 )
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "Member": "meshfold.mesh.node",
     "Node": "meshfold.mesh.node",
     "Reply": "meshfold.mesh.reply",
+    "WriteAnswer": "meshfold.mesh.node",
 }
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from meshfold.core.errors import FrameRejected
+from meshfold.core.errors import FrameRejected, MeshfoldError
 
-__all__ = ("Answer", "Checkpoint", "Heartbeat", "Query", "decode", "encode")
+__all__ = ("Answer", "Checkpoint", "Heartbeat", "Query", "Write", "decode", "encode")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -69,12 +69,36 @@ class Query(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     grants: list[bytes] = []
 
 
+class Write(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A value for a request route of one node, with the writer's grants and the envelope of the event it shall become."""
+
+    schema: bytes
+    value: bytes
+    #: how long the owner may wait for a word of the device
+    wait_s: float
+    grants: list[bytes] = []
+    key: str | None = None
+    time: int | None = None
+    correlation: str | None = None
+    parents: list[str] = []
+    #: `election:number` of the writer's leadership; empty: it claims none
+    token: str = ""
+
+
 class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Its answer: a document, or the code and text of the error that refused it."""
+    """Its answer: a document, or the code and text of the error that refused it, and a rejection's reason."""
 
     document: dict[str, Any] = {}
     error: str = ""
     message: str = ""
+    reason: str = ""
+
+    @classmethod
+    def refusing(cls, error: MeshfoldError) -> Answer:
+        """The answer that says an error."""
+        if isinstance(error, FrameRejected):
+            return cls(error=error.code, message=error.detail, reason=error.reason)
+        return cls(error=error.code, message=str(error))
 
 
 def encode(record: msgspec.Struct) -> bytes:

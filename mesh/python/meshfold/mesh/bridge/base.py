@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from meshfold.core import Route
 from meshfold.core.errors import TransportTimeout
+from meshfold.core.jobs import end_jobs
 from meshfold.mesh.reply import Reply
 
-__all__ = ("Bridge",)
+__all__ = ("Bridge", "Requests")
 
 State = Literal["starting", "ready", "failed", "closed"]
+
+
+class Requests(Protocol):
+    """What takes the requests of a route while its bridge is open."""
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """What was taken and refused."""
+        ...
+
+    async def start(self) -> None:
+        """Listen."""
+        ...
+
+    async def close(self) -> None:
+        """Take no more. Idempotent."""
+        ...
 
 
 class Bridge:
@@ -92,10 +110,7 @@ class Bridge:
         self._loop.call_soon_threadsafe(begin)
 
     async def _stop_jobs(self) -> None:
-        jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await end_jobs(self._jobs)
 
     def close(self) -> Reply[None]:
         """End the bridge; what was taken from the graph is sent first. Idempotent."""

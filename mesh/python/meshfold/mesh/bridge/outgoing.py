@@ -13,7 +13,7 @@ from typing import Any
 from meshfold.core import Graph, Route, Tracing
 from meshfold.core.errors import TooLarge
 from meshfold.core.ports import Transport
-from meshfold.mesh.bridge.base import Bridge
+from meshfold.mesh.bridge.base import Bridge, Requests
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.records import Checkpoint
 from meshfold.mesh.subjects import Subjects
@@ -47,6 +47,7 @@ class OutgoingBridge(Bridge):
         may_send: Callable[[Route[Any], int], bool],
         prepare: Callable[[Route[Any]], Awaitable[None]],
         express: bool,
+        writes: Requests | None = None,
     ) -> None:
         super().__init__(route, loop)
         self._graph = graph
@@ -60,6 +61,7 @@ class OutgoingBridge(Bridge):
         self._whole_subject = subjects.route("d", route.addr)
         self._meta_subject = subjects.route("m", route.addr)
         self._express = express
+        self._writes = writes
         self._wakeup = asyncio.Event()
         self._sending = asyncio.Lock()
         self._sent_seq = 0
@@ -79,6 +81,8 @@ class OutgoingBridge(Bridge):
 
     async def _run(self) -> None:
         await self._prepare(self.route)
+        if self._writes is not None:
+            await self._writes.start()
         self._become_ready()
         while True:
             await self._wakeup.wait()
@@ -159,9 +163,10 @@ class OutgoingBridge(Bridge):
 
     @property
     def counters(self) -> dict[str, Any]:
-        """`offered`, `delivered` (sent), `dropped` by reason, `pending`, `frames`, `too_large`."""
+        """`offered`, `delivered` (sent), `dropped` by reason, `pending`, `frames`, `too_large`; of a request route `writes`, too."""
         counters = self._tap.counters()
-        return {
+        more = {} if self._writes is None else {"writes": self._writes.counters}
+        return more | {
             "offered": counters.offered,
             "delivered": counters.delivered,
             "dropped": dict(counters.dropped),
@@ -174,6 +179,8 @@ class OutgoingBridge(Bridge):
         if self._state == "closed":
             return
         await self._stop_jobs()
+        if self._writes is not None:
+            await self._writes.close()
         await self.flush()
         self._state = "closed"
         self._tap.close()

@@ -137,7 +137,9 @@ def publish(
         ),
     ] = None,
 ) -> None:
-    """Publish values on a route that this login owns. Lines of stdin go out as they come; a bad one stops it, named.
+    """Publish values on a route that this login owns, or ask the owner of a request route to write them.
+
+    Lines of stdin go out as they come; a bad one stops it, named.
 
     Example: meshfold route publish operator/notes/line '"all well"'
     """
@@ -150,28 +152,55 @@ def publish(
         _value(value, "the value")
 
     async def work(node: Any) -> dict[str, Any]:
-        published: list[str] = []
-        bridge, r = None, None
+        rows: list[dict[str, str]] = []
+        outlet: _Outlet | None = None
         try:
             async for where, text in _texts(value):
                 item = _value(text, where)
-                if r is None or bridge is None:
-                    r = await _outgoing(node, address, schema, item)
-                    bridge = node.share(r)
-                    await bridge.ready()
+                if outlet is None:
+                    outlet = await _Outlet.open(node, await _outgoing(node, address, schema, item))
                 try:
-                    published.append((await node.graph.apublish(r, item)).id)
+                    rows.append(await outlet.put(item))
                 except EncodeError as error:
-                    raise EncodeError(f"{where}: {error.what}", fix=error.fix, route=r.text) from None
+                    raise EncodeError(f"{where}: {error.what}", fix=error.fix, route=address.short) from None
                 if not call.as_json:
-                    sys.stdout.write(published[-1] + "\n")
+                    sys.stdout.write(" ".join(rows[-1].values()) + "\n")
                     sys.stdout.flush()
         finally:
-            if bridge is not None:
-                await bridge.close()
-        return {"route": address.short, "events": published}
+            if outlet is not None:
+                await outlet.close()
+        found: dict[str, Any] = {"route": address.short, "events": [row["event"] for row in rows]}
+        return found | ({"writes": rows} if address.variant == "request" else {})
 
     call.emit(call.run(work, publishing=True), lambda found: [])
+
+
+class _Outlet:
+    """Where values go: a route that is shared, or the owner of a request route."""
+
+    def __init__(self, node: Any, route: Route[Any], bridge: Any) -> None:
+        self._node = node
+        self._route = route
+        self._bridge = bridge
+
+    @classmethod
+    async def open(cls, node: Any, route: Route[Any]) -> _Outlet:
+        if route.addr.variant == "request":
+            return cls(node, route, None)
+        bridge = node.share(route)
+        await bridge.ready()
+        return cls(node, route, bridge)
+
+    async def put(self, item: Any) -> dict[str, str]:
+        """What became of one value: its event, and of a request its owner and state."""
+        if self._bridge is not None:
+            return {"event": (await self._node.graph.apublish(self._route, item)).id}
+        answer = await self._node.request(self._route, item)
+        return {"event": answer.write, "state": answer.state, "owner": answer.owner}
+
+    async def close(self) -> None:
+        if self._bridge is not None:
+            await self._bridge.close()
 
 
 async def _texts(value: str) -> AsyncIterator[tuple[str, str]]:

@@ -2,5 +2,6 @@
 
 from meshfold.mesh.node.members import Member
 from meshfold.mesh.node.node import Node
+from meshfold.mesh.node.writing import WriteAnswer
 
-__all__ = ("Member", "Node")
+__all__ = ("Member", "Node", "WriteAnswer")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from meshfold.core import Graph, Route, SystemClock
+from meshfold.consensus import Fence, Token
+from meshfold.core import Event, Graph, Route, SystemClock
 from meshfold.core.errors import ConfigError, MeshfoldError, WiringError
 from meshfold.core.registry import CONTRACTS
 from meshfold.mesh.bridge import Bridge
@@ -23,6 +25,7 @@ from meshfold.mesh.node.members import HEARTBEAT_S, Member
 from meshfold.mesh.node.remote_log import NodeLog
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.node.vitals import vitals
+from meshfold.mesh.node.writing import WriteAnswer
 from meshfold.mesh.reply import Reply
 from meshfold.mesh.telemetry import TelemetrySettings
 
@@ -150,17 +153,25 @@ class Node:
         """Everyone this node has heard of, by name."""
         return self._running().directory.members()
 
-    def share(self, r: Route[Any], *, contract: str = "at_most_once", express: bool = False) -> Bridge:
-        """Publish a route of this graph to the mesh, from now on.
+    def share(
+        self,
+        r: Route[Any],
+        *,
+        contract: str = "at_most_once",
+        express: bool = False,
+        fence: Fence | None = None,
+    ) -> Bridge:
+        """Publish a route of this graph to the mesh, from now on; of a request route, take write requests as well.
 
         :param contract: what readers are promised; `at_most_once` is the one there is
         :param express: send each event at once instead of waiting up to 1 ms for a fuller frame
+        :param fence: of a request route: only who brings a leader's token may write, and no former leader may
         :raises GrantDenied: if this identity holds no OWN grant on the route
         :raises KeyMissing: if the route's key has not arrived
-        :raises WiringError: for a contract that is not available
+        :raises WiringError: for a contract that is not available, or a fence on a route that takes no requests
         """
         self._check_contract(contract)
-        return self._running().share(r, express)
+        return self._running().share(r, express, fence)
 
     def read(self, r: Route[Any], *, contract: str | None = None, since: object = None) -> Bridge:
         """Bridge a route of another node into this graph: with PAYLOAD_OPEN whole, else its metadata only.
@@ -172,6 +183,53 @@ class Node:
         if since is not None:
             raise WiringError("since= needs a durable route; this one is at_most_once", item=r.text)
         return self._running().read(r)
+
+    def request(
+        self,
+        r: Route[T],
+        value: T,
+        *,
+        timeout: float = 5.0,
+        node: str | None = None,
+        token: Token | None = None,
+        key: str | None = None,
+        time: int | None = None,
+        correlation: str | None = None,
+        parents: Iterable[Event[Any] | str] = (),
+    ) -> Reply[WriteAnswer]:
+        """Ask the node that shares the request route `r` to write `value`, and return what became of it.
+
+        At most once: the value travels sealed to the owner alone, which checks the grant, the budget and its fence, and
+        publishes it on its request route. Requests of this node for one route are taken in the order of the calls.
+
+        :param timeout: seconds for all of it; the owner waits four fifths of them for a word of the device
+        :param node: the owner's name, where several nodes share the route
+        :param token: of a leadership, for a route that is shared with a fence
+        :param key: partition key, as `time` (ns), `correlation` and `parents` of the event that it becomes
+        :raises GrantDenied: if this node holds no WRITE_REQUEST on the route
+        :raises TransportTimeout: if nobody shares it, or no answer came: then nobody knows whether it was taken
+        :raises EncodeError, SchemaMismatch: if the value does not fit, here or there
+        :raises TooLarge: for a value above 512 KiB
+        :raises Fenced: if a newer leader was there
+        :raises WouldBlock: if the owner has no credit for it; nothing was taken
+        :raises FrameRejected: with reason `limit` beyond the grant's budget, else if the answer is not authentic
+        :raises ConfigError: if several nodes share the route and none was named
+        :raises WiringError: if `r` is no request route, or has no fence for a token
+        """
+        writer = self._running().writer
+        return self._reply(
+            writer.request(
+                r,
+                value,
+                timeout_s=timeout,
+                node=node,
+                token=token,
+                key=key,
+                time=time,
+                correlation=correlation,
+                parents=parents,
+            )
+        )
 
     @staticmethod
     def _check_contract(contract: str) -> None:

@@ -13,6 +13,7 @@ import socket
 from collections import Counter, deque
 from typing import Any, Literal
 
+from meshfold.consensus import Fence
 from meshfold.core import Address, Graph, Route, SystemClock
 from meshfold.core.errors import (
     ConfigError,
@@ -23,6 +24,7 @@ from meshfold.core.errors import (
     TransportTimeout,
     WiringError,
 )
+from meshfold.core.jobs import end_jobs
 from meshfold.core.ports import Decision, LogStatus, TransportEvent
 from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
@@ -43,8 +45,10 @@ from meshfold.mesh.node.membership import Membership
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.node.remote_log import RemoteLog
 from meshfold.mesh.node.safety import Safety
+from meshfold.mesh.node.served_writes import ServedWrites
 from meshfold.mesh.node.standing import Standing
 from meshfold.mesh.node.voters import Voters
+from meshfold.mesh.node.writing import Writer, check_request_route
 from meshfold.mesh.records import Heartbeat
 from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.telemetry import Recorder, TelemetrySettings
@@ -193,7 +197,10 @@ class Session:
             lambda: [grant.raw for grant in self.grants.values()],
             self._shown,
         )
+        self._parts = parts
+        self._served: dict[str, ServedWrites] = {}
         self.asker = Asker(*parts)
+        self.writer = Writer(*parts, book=self.book, require=self._require, served=self._served)
         self.responder = Responder(
             *parts, reject=self.reject, denied=self._denied, audited=self.audit_question
         )
@@ -244,7 +251,8 @@ class Session:
             # A node of the same name may run elsewhere: what is asked of it is not ours to answer.
             await self.responder.start()
         if self.grants:
-            await self._fetch_keys()
+            if await self._fetch_keys():
+                await self.transport.renew()
             await self._appear()
         else:
             await self._refresh(renew=False)
@@ -348,12 +356,12 @@ class Session:
         more = {"challenge": challenge, "pop": proof.hex(), "incarnation": self.graph.incarnation.hex()}
         return args | more
 
-    async def _fetch_keys(self) -> None:
+    async def _fetch_keys(self) -> bool:
+        """Whether the broker's login changed by what was granted since this node was last here."""
         deadline = self.loop.time() + KEYS_WAIT_S
         while True:
             try:
-                self._install(await self._ask_keys())
-                return
+                return self._install(await self._ask_keys())
             except TransportTimeout:
                 if self.loop.time() > deadline:
                     raise TransportTimeout(
@@ -496,10 +504,16 @@ class Session:
             return LogStatus(GROUP, None, 0, 0, voters, self.name)
         return LogStatus(GROUP, best["leader"], best["term"], best["commit"], voters, self.name)
 
-    def share(self, route: Route[Any], express: bool) -> OutgoingBridge:
+    def share(self, route: Route[Any], express: bool, fence: Fence | None) -> OutgoingBridge:
         """Make the outgoing bridge of a route, or return the one there is."""
         known = self.outgoing.get(route.address)
         if known is not None and known.state != "closed":
+            if fence is not None:
+                raise WiringError(
+                    f"{route.text} is shared already",
+                    fix="give the fence at the first share",
+                    item=route.text,
+                )
             return known
         if route.addr.layer == "ephemeral":
             raise WiringError(
@@ -524,9 +538,28 @@ class Session:
             may_send=self._may_send,
             prepare=self._declare_shreddable,
             express=express,
+            writes=self._serve_writes(route, fence),
         )
         self.outgoing[route.address] = bridge
         return bridge
+
+    def _serve_writes(self, route: Route[Any], fence: Fence | None) -> ServedWrites | None:
+        if route.addr.variant != "request":
+            if fence is not None:
+                check_request_route(route)
+            return None
+        served = ServedWrites(
+            *self._parts,
+            graph=self.graph,
+            route=route,
+            fence=fence,
+            book=self.book,
+            budgets=self.budgets,
+            reject=self.reject,
+            denied=self._denied,
+        )
+        self._served[route.address] = served
+        return served
 
     def read(self, route: Route[Any]) -> IncomingBridge:
         """Make the incoming bridge of a route: whole with PAYLOAD_OPEN, else metadata only."""
@@ -713,8 +746,7 @@ class Session:
             except (MeshfoldError, KeyMissing) as error:
                 self.problems.append(f"closing {bridge.route.text}: {error}")
         if self._upkeep_job is not None:
-            self._upkeep_job.cancel()
-            await asyncio.gather(self._upkeep_job, return_exceptions=True)
+            await end_jobs((self._upkeep_job,))
         if self.doorkeeper is not None:
             await self.doorkeeper.close()
         if self.login_revoker is not None:
