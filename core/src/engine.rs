@@ -24,6 +24,7 @@ use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
 use bound::Bound;
 use credit::Reservation;
+use run::{Journey, Reach};
 use turn::{Arrival, Work};
 use waiting::Waiting;
 
@@ -34,6 +35,7 @@ mod ephemeral;
 mod install;
 mod mail;
 mod make;
+mod run;
 mod transcript;
 mod turn;
 mod waiting;
@@ -41,6 +43,7 @@ mod waiting;
 pub use credit::{CreditRow, Lane, Spent};
 pub use install::Uninstallable;
 pub use mail::Mail;
+pub use run::{Made, RUN_MAX, RunCall, RunInput};
 pub use transcript::Transcript;
 pub use turn::{Call, Outcome, Step};
 
@@ -158,6 +161,8 @@ struct Route {
     lane: Lane,
     /// Edges whose credit a publish on it spends, as of the topology of that number.
     gates: Option<(u64, Arc<[u32]>)>,
+    /// What a run from here would reach.
+    reach: Option<Box<Reach>>,
 }
 
 /// What `push` did with a batch.
@@ -221,6 +226,8 @@ pub struct Engine {
     transcript: Option<Transcript>,
     /// A step that came up while a call was resumed.
     next: Option<Step>,
+    /// A run that waits for the outcome of a call.
+    journey: Option<Box<Journey>>,
     failures: VecDeque<(u32, String)>,
     out: Out,
     /// Edges that hold up producers.
@@ -263,6 +270,7 @@ impl Engine {
             wakes: VecDeque::new(),
             transcript: None,
             next: None,
+            journey: None,
             failures: VecDeque::new(),
             out: Out::default(),
             gates: 0,
@@ -302,6 +310,7 @@ impl Engine {
             expires: i64::MAX,
             lane: Lane::Metadata,
             gates: None,
+            reach: None,
         });
         self.by_tag.insert(tag, self.routes.len() - 1);
         self.routes.len() - 1

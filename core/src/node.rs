@@ -252,6 +252,12 @@ impl Node {
             })
     }
 
+    /// How many of its stages are functions of the host's.
+    pub(crate) fn foreign(&self) -> usize {
+        let foreign = |stage: &&Stage| matches!(stage.run, Run::Foreign(_));
+        self.stages.iter().filter(foreign).count()
+    }
+
     pub(crate) fn operator(&mut self, stage: usize) -> Option<&mut Box<dyn Operator>> {
         match &mut self.stages.get_mut(stage)?.run {
             Run::Native(operator) => Some(operator),

@@ -5,19 +5,14 @@ use std::sync::Arc;
 use meshfold_core::batch::{TEXT_BYTES_MAX, TEXTS_MAX};
 use meshfold_core::counters::Counters;
 use meshfold_core::event::{EventId, Tag};
-use meshfold_core::payload::Payload;
 use meshfold_core::registry::{DROP_REASONS, TAINTS};
 use meshfold_core::ring::Overflow;
-use meshfold_core::value::Codec;
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
-use crate::codec::encode;
 use crate::errors::error;
 use crate::event::Event;
-use crate::route::RouteBase;
 
 type Ids = Vec<(Tag, Tag, Tag, u64)>;
 
@@ -111,95 +106,6 @@ pub(crate) fn cycle(py: Python<'_>, text: &str) -> PyErr {
         "cut it with a mailbox or an epoch boundary",
         ("item", text),
     )
-}
-
-/// Many values as bytes. Arrays of other libraries come as one buffer of rows, so that no object is made for each value.
-pub(crate) fn payloads(
-    py: Python<'_>,
-    route: &RouteBase,
-    values: &Bound<'_, PyAny>,
-) -> PyResult<Vec<Payload>> {
-    if !values.is_exact_instance_of::<PyList>() && !values.is_exact_instance_of::<PyTuple>() {
-        let schema = route.schema.bind(py);
-        let found = schema.call_method1("rows", (values, route.text.as_str()))?;
-        if !found.is_none() {
-            let (data, by): (PyBuffer<u8>, Bound<'_, PyAny>) = found.extract()?;
-            return rows(py, &data.to_vec(py)?, &by);
-        }
-        if let Some(found) = buffered(py, route.codec, values)? {
-            return Ok(found);
-        }
-    }
-    let many = values.try_iter().map_err(|_| {
-        let what = format!("{} takes many values here, not one", route.text);
-        error(
-            py,
-            "EncodeError",
-            &what,
-            "use publish for one",
-            ("route", &route.text),
-        )
-    })?;
-    many.map(|value| encode(route, &value?)).collect()
-}
-
-/// Whether a buffer has one axis and this machine's byte order, which `PyBuffer` does not look at.
-fn native_axis<T: pyo3::buffer::Element>(buffer: &PyBuffer<T>) -> bool {
-    let order = buffer.format().to_bytes().first().copied();
-    buffer.dimensions() == 1 && !matches!(order, Some(b'>' | b'!'))
-}
-
-/// One axis of native doubles or 64-bit integers, as `array.array` is.
-fn buffered(
-    py: Python<'_>,
-    codec: Codec,
-    values: &Bound<'_, PyAny>,
-) -> PyResult<Option<Vec<Payload>>> {
-    match codec {
-        Codec::Float => match PyBuffer::<f64>::get(values) {
-            Ok(buffer) if native_axis(&buffer) => {
-                let floats = buffer.to_vec(py)?.into_iter();
-                Ok(Some(
-                    floats
-                        .map(|float| Payload::eight(float.to_le_bytes()))
-                        .collect(),
-                ))
-            }
-            _ => Ok(None),
-        },
-        Codec::Int => match PyBuffer::<i64>::get(values) {
-            Ok(buffer) if native_axis(&buffer) => {
-                let ints = buffer.to_vec(py)?.into_iter();
-                Ok(Some(
-                    ints.map(|int| Payload::eight(int.to_le_bytes())).collect(),
-                ))
-            }
-            _ => Ok(None),
-        },
-        _ => Ok(None),
-    }
-}
-
-/// Cut a buffer into rows: `by` is the bytes of each, or the n + 1 offsets of n rows.
-fn rows(py: Python<'_>, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Vec<Payload>> {
-    let uneven = || PyValueError::new_err("rows do not fit their buffer");
-    if let Ok(width) = by.extract::<usize>() {
-        if width == 0 || !data.len().is_multiple_of(width) {
-            return Err(uneven());
-        }
-        return Ok(data.chunks_exact(width).map(Payload::copy).collect());
-    }
-    let offsets = PyBuffer::<i64>::get(by)?.to_vec(py)?;
-    offsets
-        .windows(2)
-        .map(|pair| {
-            let (from, to) = (usize::try_from(pair[0]), usize::try_from(pair[1]));
-            let (Ok(from), Ok(to)) = (from, to) else {
-                return Err(uneven());
-            };
-            data.get(from..to).map(Payload::copy).ok_or_else(uneven)
-        })
-        .collect()
 }
 
 /// Parents as given: events, or tuples (producer, incarnation, route tag, number).

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use meshfold_core::engine::{Engine, Input, Kind, queue};
+use meshfold_core::engine::{Engine, Kind, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
 use meshfold_core::ids::IdMap;
 use pyo3::exceptions::PyValueError;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::alarm::{Alarm, Bell};
-use crate::convert::{counters, cycle, overflow, payloads, taint_bits};
+use crate::convert::{counters, cycle, overflow, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
 use crate::hosts::Host;
@@ -25,9 +25,6 @@ use crate::values::Grave;
 
 /// Failures of observers kept for `failures()`; all are counted.
 pub(crate) const FAILURES_MAX: usize = 256;
-/// Events numbered in one go by `publish_many` before their turns run.
-pub(crate) const SLICE: usize = 4096;
-
 /// Edges with what to call for them.
 pub(crate) type Readers = Arc<[(u32, Arc<Host>)]>;
 
@@ -294,43 +291,7 @@ impl GraphBase {
         times: Option<Vec<i64>>,
         keys: Option<Vec<String>>,
     ) -> PyResult<(u64, u64)> {
-        let (times, keys) = (times.as_deref(), keys.as_deref());
-        let route = r.get();
-        let mut payloads = payloads(py, route, values)?;
-        let count = payloads.len();
-        for given in [times.map(<[_]>::len), keys.map(<[_]>::len)]
-            .into_iter()
-            .flatten()
-        {
-            if given != count {
-                return Err(PyValueError::new_err(
-                    "times and keys need one entry for each value",
-                ));
-            }
-        }
-        let ingest = self.now(py)?;
-        let (index, _) = self.admit(py, r, &mut payloads)?;
-        let (mut first, mut last) = (0, 0);
-        for (place, slice) in payloads.chunks(SLICE).enumerate() {
-            let mut done = 0;
-            self.submit(py, &route.text, Full::Wait, |engine| {
-                while done < slice.len() {
-                    let at = place * SLICE + done;
-                    let input = Input {
-                        payload: Some(slice[done].clone()),
-                        time: times.map_or(ingest, |times| times[at]),
-                        ingest,
-                        key: keys.map(|keys| keys[at].as_str().into()),
-                        ..Input::default()
-                    };
-                    last = engine.publish(index, input)?.seq;
-                    first = if first == 0 { last } else { first };
-                    done += 1;
-                }
-                Ok(())
-            })?;
-        }
-        Ok((first, last))
+        self.publish_slices(py, r, values, times.as_deref(), keys.as_deref())
     }
 
     /// The newest retained event.

@@ -1,6 +1,6 @@
 //! What the graph calls for its edges and nodes: observers, functions of stages, wake-ups.
 
-use meshfold_core::engine::{Call, Outcome};
+use meshfold_core::engine::Outcome;
 use meshfold_core::value::Value;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -66,10 +66,16 @@ impl Way {
 }
 
 impl Functions {
-    /// Run what a call asks for. `Err` is what the function raised.
-    pub(crate) fn run(&self, py: Python<'_>, graph: &GraphBase, call: &Call) -> PyResult<Outcome> {
-        let value = give(py, &call.item.value, &|index| graph.route_at(py, index))?;
-        let Some(function) = call.function else {
+    /// Run a function on a value; none: encode it for the sink, or hand it to the observer. `Err` is what it raised.
+    pub(crate) fn run(
+        &self,
+        py: Python<'_>,
+        graph: &GraphBase,
+        function: Option<usize>,
+        value: &Value,
+    ) -> PyResult<Outcome> {
+        let value = give(py, value, &|index| graph.route_at(py, index))?;
+        let Some(function) = function else {
             return self.end(py, value.bind(py));
         };
         let mut value = value;

@@ -190,6 +190,7 @@ impl GraphBase {
                 Step::Ready(id) | Step::Spill(id, _) | Step::Refill(id) => (state.host(*id), None),
                 Step::Observe(id, event) => (state.host(*id), state.route_of(py, event)),
                 Step::Apply(call) => (state.host(call.node), None),
+                Step::ApplyRun(call) => (state.host(call.node), None),
                 Step::Failed(..) | Step::Idle => (None, None),
             };
             let due = state.engine.due();
@@ -247,6 +248,9 @@ impl GraphBase {
                     }
                 }
                 Step::Apply(call) => self.apply(py, host.as_deref(), *call, &mut interrupted),
+                Step::ApplyRun(call) => {
+                    self.apply_run(py, host.as_deref(), *call, &mut interrupted);
+                }
                 Step::Failed(id, why) => self.keep_failure(id, why),
             }
             if room {
@@ -263,16 +267,18 @@ impl GraphBase {
         interrupted: &mut Option<PyErr>,
     ) {
         let outcome = match host {
-            Some(Host::Node(functions)) => match functions.run(py, self, &call) {
-                Ok(outcome) => outcome,
-                Err(failure) if failure.is_instance_of::<PyException>(py) => {
-                    Outcome::Failed(failure.to_string())
+            Some(Host::Node(functions)) => {
+                match functions.run(py, self, call.function, &call.item.value) {
+                    Ok(outcome) => outcome,
+                    Err(failure) if failure.is_instance_of::<PyException>(py) => {
+                        Outcome::Failed(failure.to_string())
+                    }
+                    Err(failure) => {
+                        interrupted.get_or_insert(failure);
+                        Outcome::Discard
+                    }
                 }
-                Err(failure) => {
-                    interrupted.get_or_insert(failure);
-                    Outcome::Discard
-                }
-            },
+            }
             _ => Outcome::Discard,
         };
         self.state().engine.resume(call, outcome);

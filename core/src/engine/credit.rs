@@ -301,6 +301,29 @@ impl Engine {
         Ok(Some(Reservation { gates, bytes }))
     }
 
+    /// Spend credit for a run on all gates; false, and nothing spent, where it is not there for all of it. The run is
+    /// worked off at once, so its events are in the edges' own figures when anybody looks.
+    pub(super) fn spend_run(&mut self, route: usize, events: usize, bytes: usize) -> bool {
+        if self.gates == 0 {
+            return true;
+        }
+        let gates = self.gates_of(route);
+        let fits = |gate: &u32| {
+            self.credit_of(*gate).is_none_or(|row| {
+                row.available >= events && row.available_bytes.is_none_or(|free| free >= bytes)
+            })
+        };
+        if !gates.iter().all(fits) {
+            return false;
+        }
+        for gate in gates.iter() {
+            if let Some(edge) = self.edges.get_mut(gate) {
+                edge.spent.total += events as u64;
+            }
+        }
+        true
+    }
+
     /// The turn is over: what its event had spent is now held by the edges themselves, or free again.
     pub(super) fn release_turn(&mut self) {
         let Some(done) = self.turn_reserved.take() else {

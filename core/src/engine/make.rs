@@ -10,7 +10,7 @@ use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
 
 impl Engine {
-    fn next_id(&self, route: usize) -> EventId {
+    pub(super) fn next_id(&self, route: usize) -> EventId {
         EventId {
             producer: self.producer,
             incarnation: self.incarnation,

@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Engine, Kind};
+use super::{Engine, Kind, RunCall};
 use crate::event::{Event, EventId};
 use crate::node::{Run, Sink};
 use crate::operator::{Fate, Item, MAIN, Move};
@@ -22,6 +22,8 @@ pub enum Step {
     Observe(u32, Arc<Event>),
     /// Run a foreign function on an item, then call `resume`.
     Apply(Box<Call>),
+    /// Run a foreign function on the items of a run, then call `resume_run`.
+    ApplyRun(Box<RunCall>),
     /// Wake the reader of this edge's queue.
     Ready(u32),
     /// Keep this event of the mailbox of this edge on disk, then call `spilled`.
@@ -164,6 +166,7 @@ impl Engine {
             && self.observers.is_empty()
             && self.failures.is_empty()
             && self.next.is_none()
+            && self.journey.is_none()
     }
 
     /// Begin the span of a sampled event.
@@ -205,13 +208,12 @@ impl Engine {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
-        let rank = match edge.kind {
-            Kind::Port(node, _, _, input) => self.nodes.get_mut(&node).map_or(0, |node| {
-                node.waiting[input] += 1;
-                node.rank
-            }),
-            _ => self.routes[edge.route].rank + 1,
-        };
+        if let Kind::Port(node, _, _, input) = edge.kind
+            && let Some(node) = self.nodes.get_mut(&node)
+        {
+            node.waiting[input] += 1;
+        }
+        let rank = self.rank_of(id);
         self.arrived += 1;
         let order = self.arrived;
         self.arrivals.push(Arrival {
@@ -221,6 +223,17 @@ impl Engine {
             event,
             replay,
         });
+    }
+
+    /// When what hangs there has its turn.
+    pub(super) fn rank_of(&self, id: u32) -> u32 {
+        let Some(edge) = self.edges.get(&id) else {
+            return 0;
+        };
+        match edge.kind {
+            Kind::Port(node, ..) => self.nodes.get(&node).map_or(0, |node| node.rank),
+            _ => self.routes[edge.route].rank + 1,
+        }
     }
 
     /// An event reaches a node or a connection.
@@ -330,7 +343,7 @@ impl Engine {
         self.out = out;
     }
 
-    fn account(&mut self, id: u32, entry: Move) {
+    pub(super) fn account(&mut self, id: u32, entry: Move) {
         let Move {
             edge,
             id: event,

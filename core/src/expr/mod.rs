@@ -4,6 +4,7 @@
 //! and a float compare by value. An int beyond 64 bits, a missing field and a division by zero are failures of the item,
 //! never a wrong value.
 
+mod column;
 mod json;
 mod ops;
 

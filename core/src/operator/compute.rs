@@ -8,8 +8,9 @@ use serde_json::Value as Config;
 
 use super::fold::{Aggregate, Fold};
 use super::trail::Trail;
-use super::{BuildError, Item, Operator, Out, config, load, save};
+use super::{BuildError, Column, Item, Lot, Operator, Out, Ran, config, load, save};
 use crate::expr::{Expr, Fault};
+use crate::value::Value;
 
 /// Partition keys with a state of their own unless told otherwise; items of further keys are failures.
 pub(super) const KEYS_DEFAULT: usize = 65_536;
@@ -52,6 +53,22 @@ impl Operator for Map {
             Err(fault) => out.fail(fault),
         }
     }
+
+    fn on_lot(&mut self, _port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        if let Some(column) = self.0.column(&lot) {
+            lot.values = column;
+            return Ran::Done(lot);
+        }
+        let mut values = Vec::with_capacity(lot.len());
+        let picks = each(&lot, out, |item| {
+            values.push(self.0.value(item)?);
+            Ok(true)
+        });
+        lot.values = Column::Same(Value::None);
+        lot.keep(picks);
+        lot.values = Column::of(values);
+        Ran::Done(lot)
+    }
 }
 
 impl Operator for Filter {
@@ -62,6 +79,30 @@ impl Operator for Filter {
             Err(fault) => out.fail(fault),
         }
     }
+
+    fn on_lot(&mut self, _port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        let picks = self.0.picks(&lot);
+        let picks = picks.unwrap_or_else(|| each(&lot, out, |item| self.0.holds(item)));
+        lot.keep(picks);
+        Ran::Done(lot)
+    }
+}
+
+/// The rows of a lot for which `holds`; those that fault are failures. One item is reused for all.
+fn each(lot: &Lot, out: &mut Out, mut holds: impl FnMut(&Item) -> Result<bool, Fault>) -> Vec<u32> {
+    let mut picks = Vec::with_capacity(lot.len());
+    let mut item = lot.item_with(0, Value::None);
+    for row in 0..lot.len() {
+        item.value = lot.values.get(row);
+        item.time = lot.times.get(row);
+        item.key = lot.keys.as_ref().map(|keys| keys[row].clone());
+        match holds(&item) {
+            Ok(true) => picks.push(row as u32),
+            Ok(false) => {}
+            Err(fault) => out.fail_row(lot.row(row), fault),
+        }
+    }
+    picks
 }
 
 impl Operator for Key {
@@ -74,6 +115,18 @@ impl Operator for Key {
             Ok(None) => out.fail("a partition key that is no text, int, float or bool"),
             Err(fault) => out.fail(fault),
         }
+    }
+
+    fn on_lot(&mut self, _port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        let mut keys = Vec::with_capacity(lot.len());
+        let picks = each(&lot, out, |item| {
+            let key = self.0.eval(item)?.key();
+            keys.push(key.ok_or("a partition key that is no text, int, float or bool")?);
+            Ok(true)
+        });
+        lot.keep(picks);
+        lot.keys = Some(keys);
+        Ran::Done(lot)
     }
 }
 
@@ -182,6 +235,30 @@ impl Operator for Rolling {
         }
         item.value = state.fold.value(&self.aggregate);
         out.emit(item);
+    }
+
+    fn on_lot(&mut self, _port: usize, mut lot: Lot, _out: &mut Out) -> Ran {
+        let Some(numbers) = self.aggregate.numbers(&lot).filter(|_| lot.keys.is_none()) else {
+            return Ran::Alone(lot.len(), lot);
+        };
+        let State {
+            fold,
+            trail,
+            taints,
+        } = &mut self.plain;
+        let Some(size) = self.size else {
+            *taints |= lot.common.taints;
+            lot.mark(*taints);
+            lot.values = fold.over_all(&self.aggregate, &numbers);
+            return Ran::Done(lot);
+        };
+        let alone = trail.alone(&lot, size);
+        if alone > 0 {
+            return Ran::Alone(alone, lot);
+        }
+        lot.values = fold.slide_over(&self.aggregate, &numbers, size);
+        trail.slide_over(&mut lot, size);
+        Ran::Done(lot)
     }
 
     fn gauges(&self) -> Vec<(&'static str, u64)> {

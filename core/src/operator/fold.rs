@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Config;
 
-use super::{BuildError, Item, config};
+use super::{BuildError, Column, Item, Lot, config};
 use crate::expr::{Expr, Fault};
 use crate::value::Value;
 
@@ -81,6 +81,18 @@ impl Aggregate {
         }
     }
 
+    /// The numbers of a lot; None where they have to be asked of single items.
+    pub(super) fn numbers(&self, lot: &Lot) -> Option<Vec<f64>> {
+        if self.what == What::Count {
+            return Some(vec![0.0; lot.len()]);
+        }
+        #[allow(clippy::cast_precision_loss, reason = "as Value::number")]
+        match (&self.of, &lot.values) {
+            (Expr::Value, Column::Ints(ints)) => Some(ints.iter().map(|int| *int as f64).collect()),
+            _ => self.of.floats(lot).map(|floats| floats.each(lot.len())),
+        }
+    }
+
     /// Compute over numbers at rest.
     pub fn over(&self, numbers: impl Iterator<Item = f64>) -> Value {
         let mut fold = Fold::default();
@@ -122,7 +134,7 @@ impl Fold {
             self.shift = if number.is_finite() { number } else { 0.0 };
             self.ema = number;
             (self.sum, self.squares) = (0.0, 0.0);
-        } else {
+        } else if by.what == What::Ema {
             self.ema += by.parameter * (number - self.ema);
         }
         self.count += 1;
@@ -172,6 +184,28 @@ impl Fold {
         if self.left - self.fresh >= self.count.max(1) {
             self.anew();
         }
+    }
+
+    /// Take numbers in one after the other; the values after each.
+    pub(super) fn over_all(&mut self, by: &Aggregate, numbers: &[f64]) -> Column {
+        let value = |number: &f64| {
+            self.push(by, *number);
+            self.value(by)
+        };
+        Column::of(numbers.iter().map(value).collect())
+    }
+
+    /// The same where all but the last `size` leave again.
+    pub(super) fn slide_over(&mut self, by: &Aggregate, numbers: &[f64], size: usize) -> Column {
+        let mut values = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            self.enter(by, *number);
+            if self.numbers.len() > size {
+                self.leave(by);
+            }
+            values.push(self.value(by));
+        }
+        Column::of(values)
     }
 
     fn anew(&mut self) {

@@ -21,6 +21,7 @@ mod interval;
 pub mod item;
 mod join;
 mod literal;
+pub mod lot;
 mod mark;
 mod next_epoch;
 mod order;
@@ -40,6 +41,7 @@ mod window;
 
 pub use fold::{Aggregate, Fold};
 pub use item::{Item, Lineage};
+pub use lot::{Batch, Column, Lot, Ran};
 pub use probe::Probe;
 pub use trail::Trail;
 
@@ -61,6 +63,12 @@ pub trait Operator: Send {
 
     /// Take one item.
     fn on_item(&mut self, port: usize, item: Item, out: &mut Out);
+
+    /// Take many items on one port, none of which has company on another. It does to each what `on_item` would; what it
+    /// cannot do in columns it leaves to that.
+    fn on_lot(&mut self, _port: usize, lot: Lot, _out: &mut Out) -> Ran {
+        Ran::Alone(lot.len(), lot)
+    }
 
     /// Whether it ever waits for time: only then is it asked for a deadline.
     /// When `on_time` wants to be called next, in the ns of items' `ingest`.
@@ -102,6 +110,8 @@ pub struct Out {
     pub(crate) items: Vec<(usize, Item)>,
     pub(crate) moves: Vec<Move>,
     pub(crate) failures: Vec<String>,
+    /// Failures of rows of a lot.
+    pub(crate) faults: Vec<(u32, &'static str)>,
     pub(crate) more: bool,
 }
 
@@ -158,6 +168,11 @@ impl Out {
     /// The item could not be worked on; counted as a failure of the node and told on the debug plane (S4).
     pub fn fail(&mut self, why: impl Into<String>) {
         self.failures.push(why.into());
+    }
+
+    /// As `fail`, for the row of a lot that an element of the run caused.
+    pub fn fail_row(&mut self, row: u32, why: &'static str) {
+        self.faults.push((row, why));
     }
 
     /// Whether another item waits for this node on another port in the same turn: a join that waits for it sees no

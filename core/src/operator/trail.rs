@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::lot::Parents;
+use super::{Item, Lot};
 use crate::event::{EventId, ParentRange, add_range};
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
+use crate::value::Value;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Crumb {
@@ -105,6 +107,48 @@ impl Trail {
     /// Forget all.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// How many rows of a lot have to come one by one before `slide_over` can take the rest: then every result is of
+    /// consecutive events of several traces, without marks.
+    pub(super) fn alone(&self, lot: &Lot, size: usize) -> usize {
+        let plain = lot.common.taints == 0
+            && lot.common.labels.is_empty()
+            && !lot.mixed
+            && matches!(lot.parents, Parents::Own);
+        let Some(first) = lot.ids.whole().filter(|_| plain && size > 1) else {
+            return lot.len();
+        };
+        let Some(last) = self.crumbs.back() else {
+            return 1;
+        };
+        let follows = EventId {
+            seq: last.id.seq + 1,
+            ..last.id
+        } == first;
+        if !follows || self.breaks > 0 {
+            // Whatever is remembered now is forgotten after so many.
+            return size.min(lot.len());
+        }
+        usize::from(last.trace == lot.trace_of(0)).max(self.marked.min(1) * size.min(lot.len()))
+    }
+
+    /// Remember the rows of a lot, forget all but `size`, and make each a result of what was remembered with it.
+    pub(super) fn slide_over(&mut self, lot: &mut Lot, size: usize) {
+        let oldest = self.crumbs.front().map_or(0, |first| first.id.seq);
+        let fresh = lot.len().min(size);
+        if fresh == size {
+            self.clear();
+        }
+        for row in lot.len() - fresh..lot.len() {
+            self.push(&lot.item_with(row, Value::None));
+            if self.crumbs.len() > size {
+                self.pop();
+            }
+        }
+        lot.mix();
+        lot.parents = Parents::Back(size as u64 - 1, oldest);
+        lot.common = lot.common.clone().made();
     }
 
     /// Make `item` a result of everything remembered (S28, S30).

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use meshfold_core::engine::RUN_MAX;
 use pyo3::prelude::*;
 
 use crate::convert::taint_bits;
 use crate::errors::error;
 use crate::event::Event;
-use crate::graph::{GraphBase, SLICE};
+use crate::graph::GraphBase;
 use crate::route::RouteBase;
 use crate::turn::Full;
 
@@ -28,7 +29,7 @@ pub(crate) fn derive_all(
     let bits = taint_bits(py, taints)?;
     let index = graph.index(py, sink)?;
     let sources: Vec<_> = sources.iter().map(|event| event.inner.clone()).collect();
-    for slice in sources.chunks(SLICE) {
+    for slice in sources.chunks(RUN_MAX) {
         let mut done = 0;
         graph.submit(py, &sink.get().text, Full::Wait, |engine| {
             while done < slice.len() {

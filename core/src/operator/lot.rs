@@ -1,0 +1,523 @@
+//! Many items at once, as columns: what a stage takes and gives where a run of events goes through a node.
+//!
+//! A run is consecutive events of one route from one producer, taken in together. What all have in common is kept once;
+//! ids, traces and causes follow from numbers, so that nothing is stored for an item but its value - and its time and key,
+//! where they differ. `item` makes any of them what it would have been alone.
+
+use std::sync::Arc;
+
+use super::{Item, Lineage};
+use crate::event::{Event, EventId, ParentRange, root_trace};
+use crate::taint;
+use crate::value::{Codec, Value};
+
+/// Values of a lot.
+#[derive(Clone, Debug)]
+pub enum Column {
+    /// Floats.
+    Floats(Vec<f64>),
+    /// Integers.
+    Ints(Vec<i64>),
+    /// Anything.
+    Values(Vec<Value>),
+    /// The same for all.
+    Same(Value),
+    /// Lists with an entry of each column.
+    Zip(Vec<Column>),
+}
+
+impl Column {
+    /// The value of one row.
+    pub fn get(&self, row: usize) -> Value {
+        match self {
+            Self::Floats(floats) => Value::Float(floats[row]),
+            Self::Ints(ints) => Value::Int(ints[row]),
+            Self::Values(values) => values[row].clone(),
+            Self::Same(value) => value.clone(),
+            Self::Zip(columns) => {
+                Value::List(columns.iter().map(|column| column.get(row)).collect())
+            }
+        }
+    }
+
+    /// The narrowest column of these values.
+    pub fn of(values: Vec<Value>) -> Self {
+        let float = |value: &Value| match value {
+            Value::Float(float) => Some(*float),
+            _ => None,
+        };
+        let int = |value: &Value| match value {
+            Value::Int(int) => Some(*int),
+            _ => None,
+        };
+        match values.first() {
+            Some(Value::Float(_)) => {
+                if let Some(floats) = values.iter().map(float).collect() {
+                    return Self::Floats(floats);
+                }
+            }
+            Some(Value::Int(_)) => {
+                if let Some(ints) = values.iter().map(int).collect() {
+                    return Self::Ints(ints);
+                }
+            }
+            _ => {}
+        }
+        Self::Values(values)
+    }
+
+    fn keep(&mut self, picks: &[u32]) {
+        match self {
+            Self::Floats(floats) => *floats = pick(floats, picks),
+            Self::Ints(ints) => *ints = pick(ints, picks),
+            Self::Values(values) => *values = pick(values, picks),
+            Self::Same(_) => {}
+            Self::Zip(columns) => columns.iter_mut().for_each(|column| column.keep(picks)),
+        }
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::Floats(floats) => Self::Floats(floats.split_off(at)),
+            Self::Ints(ints) => Self::Ints(ints.split_off(at)),
+            Self::Values(values) => Self::Values(values.split_off(at)),
+            Self::Same(value) => Self::Same(value.clone()),
+            Self::Zip(columns) => Self::Zip(
+                columns
+                    .iter_mut()
+                    .map(|column| column.split_off(at))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// Whether the values have bytes on a route that the engine knows of.
+    pub(crate) fn fits(&self, len: usize, codec: Codec, route: usize) -> bool {
+        match (codec, self) {
+            (Codec::Float, Self::Floats(_)) | (Codec::Int, Self::Ints(_)) => true,
+            _ => (0..len).all(|row| self.get(row).encode(codec, route).is_some()),
+        }
+    }
+
+    /// The values as they come back from a route that they fit.
+    pub(crate) fn laid(self, len: usize, codec: Codec, route: usize) -> Self {
+        match (codec, &self) {
+            (Codec::Float, Self::Floats(_)) | (Codec::Int, Self::Ints(_)) => self,
+            _ => {
+                let laid = |row| {
+                    let payload = self.get(row).encode(codec, route);
+                    Value::decode(codec, payload.as_ref(), route)
+                };
+                Self::of((0..len).map(laid).collect())
+            }
+        }
+    }
+}
+
+fn pick<T: Clone>(from: &[T], picks: &[u32]) -> Vec<T> {
+    picks
+        .iter()
+        .map(|row| from[*row as usize].clone())
+        .collect()
+}
+
+/// Device times.
+#[derive(Clone, Debug)]
+pub enum Times {
+    /// The same for all, ns.
+    Same(i64),
+    /// One for each row.
+    Each(Vec<i64>),
+}
+
+impl Times {
+    /// The time of one row.
+    pub fn get(&self, row: usize) -> i64 {
+        match self {
+            Self::Same(time) => *time,
+            Self::Each(times) => times[row],
+        }
+    }
+}
+
+/// Numbers counted from a beginning: all of them, or those at these places.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steps(Option<Arc<[u32]>>);
+
+impl Steps {
+    fn at(&self, row: usize) -> u32 {
+        self.0.as_ref().map_or(row as u32, |steps| steps[row])
+    }
+
+    fn keep(&mut self, picks: &Arc<[u32]>) {
+        self.0 = Some(match &self.0 {
+            None => picks.clone(),
+            Some(steps) => pick(steps, picks).into(),
+        });
+    }
+
+    fn split_off(&mut self, at: usize, len: usize) -> Self {
+        let steps = |from: usize, to: usize| (from..to).map(|row| self.at(row)).collect();
+        let (head, tail) = (steps(0, at), steps(at, len));
+        self.0 = Some(head);
+        Self(Some(tail))
+    }
+}
+
+/// An event id for each row: numbers of one route and incarnation.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    first: EventId,
+    steps: Steps,
+}
+
+impl Ids {
+    /// Consecutive ids.
+    fn from(first: EventId) -> Self {
+        let steps = Steps::default();
+        Self { first, steps }
+    }
+
+    pub(crate) fn at(&self, row: usize) -> EventId {
+        let seq = self.first.seq + u64::from(self.steps.at(row));
+        EventId { seq, ..self.first }
+    }
+
+    /// The first of them, where no number is left out.
+    pub(crate) fn whole(&self) -> Option<EventId> {
+        self.steps.0.is_none().then_some(self.first)
+    }
+
+    fn split_off(&mut self, at: usize, len: usize) -> Self {
+        let mut tail = self.clone();
+        if self.steps.0.is_none() {
+            tail.first.seq += at as u64;
+        } else {
+            tail.steps = self.steps.split_off(at, len);
+        }
+        tail
+    }
+}
+
+/// What a row comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Parents {
+    /// The event of its id.
+    Own,
+    /// That, and as many before it, back to the number that is named.
+    Back(u64, u64),
+    /// That, and these.
+    And(Arc<[ParentRange]>),
+}
+
+/// Items in columns.
+#[derive(Clone, Debug)]
+pub struct Lot {
+    len: usize,
+    /// The values.
+    pub values: Column,
+    /// Device times.
+    pub times: Times,
+    /// Partition keys, if there are any.
+    pub keys: Option<Vec<Arc<str>>>,
+    /// Which element of the turn's run caused each row.
+    rows: Steps,
+    pub(crate) ids: Ids,
+    /// The event whose id gives the trace.
+    trace: Ids,
+    /// Where the chain began.
+    causality: Ids,
+    /// The last parent, where it differs by row.
+    cause: Option<Ids>,
+    /// Inputs were of different traces.
+    pub(crate) mixed: bool,
+    pub(crate) parents: Parents,
+    /// Everything that all rows have in common; its value, ids and lineage stand for nothing.
+    pub(crate) common: Item,
+}
+
+/// Items in columns, or one by one with the element of the run that caused each.
+#[derive(Debug)]
+pub enum Batch {
+    /// In columns.
+    Lot(Lot),
+    /// One by one.
+    Items(Vec<(u32, Item)>),
+}
+
+/// What an operator did with a lot.
+#[derive(Debug)]
+pub enum Ran {
+    /// All of it.
+    Done(Lot),
+    /// All of it; these results are of the rows named.
+    Items(Vec<(u32, Item)>),
+    /// Nothing: so many rows have to come one by one before it looks at the rest.
+    Alone(usize, Lot),
+}
+
+impl Batch {
+    /// Whether there is no item.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Lot(lot) => lot.is_empty(),
+            Self::Items(items) => items.is_empty(),
+        }
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Lot(lot) => lot.len(),
+            Self::Items(items) => items.len(),
+        }
+    }
+
+    /// One by one.
+    pub fn into_items(self) -> Vec<(u32, Item)> {
+        match self {
+            Self::Lot(lot) => lot.items(),
+            Self::Items(items) => items,
+        }
+    }
+}
+
+impl Lot {
+    /// The items of events that are published now, the first of them as `first`.
+    pub fn published(
+        first: EventId,
+        values: Column,
+        len: usize,
+        times: Times,
+        keys: Option<Vec<Arc<str>>>,
+        common: Item,
+    ) -> Self {
+        let ids = Ids::from(first);
+        Self {
+            len,
+            values,
+            times,
+            keys,
+            rows: Steps::default(),
+            trace: ids.clone(),
+            causality: ids.clone(),
+            ids,
+            cause: None,
+            mixed: false,
+            parents: Parents::Own,
+            common,
+        }
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Which element of the turn's run caused a row.
+    pub fn row(&self, row: usize) -> u32 {
+        self.rows.at(row)
+    }
+
+    /// One row as the item it is.
+    pub fn item(&self, row: usize) -> Item {
+        self.item_with(row, self.values.get(row))
+    }
+
+    pub(crate) fn item_with(&self, row: usize, value: Value) -> Item {
+        let id = self.ids.at(row);
+        Item {
+            value,
+            id,
+            cause: match &self.cause {
+                Some(cause) => Some(cause.at(row)),
+                None => self.common.cause,
+            },
+            time: self.times.get(row),
+            key: self.keys.as_ref().map(|keys| keys[row].clone()),
+            lineage: Lineage {
+                trace: root_trace(&self.trace.at(row)),
+                mixed: self.mixed,
+                sampled: false,
+                causality: self.causality.at(row),
+                parents: match &self.parents {
+                    Parents::Own => Vec::new(),
+                    _ => self.ranges(row),
+                },
+            },
+            ..self.common.clone()
+        }
+    }
+
+    pub(crate) fn trace_of(&self, row: usize) -> [u8; 16] {
+        root_trace(&self.trace.at(row))
+    }
+
+    fn ranges(&self, row: usize) -> Vec<ParentRange> {
+        let own = self.ids.at(row).range();
+        match &self.parents {
+            Parents::Own => vec![own],
+            Parents::Back(back, oldest) => vec![ParentRange {
+                first: own.last.saturating_sub(*back).max(*oldest),
+                ..own
+            }],
+            Parents::And(more) => std::iter::once(own).chain(more.iter().copied()).collect(),
+        }
+    }
+
+    /// Keep these rows.
+    pub fn keep(&mut self, picks: Vec<u32>) {
+        if picks.len() == self.len {
+            return;
+        }
+        self.len = picks.len();
+        self.values.keep(&picks);
+        if let Times::Each(times) = &mut self.times {
+            *times = pick(times, &picks);
+        }
+        if let Some(keys) = &mut self.keys {
+            *keys = pick(keys, &picks);
+        }
+        let picks: Arc<[u32]> = picks.into();
+        self.rows.keep(&picks);
+        for ids in [&mut self.ids, &mut self.trace, &mut self.causality] {
+            ids.steps.keep(&picks);
+        }
+        if let Some(cause) = &mut self.cause {
+            cause.steps.keep(&picks);
+        }
+    }
+
+    /// Cut the rows behind `at` off.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        let len = self.len;
+        let tail = Self {
+            len: len - at,
+            values: self.values.split_off(at),
+            times: match &mut self.times {
+                Times::Same(time) => Times::Same(*time),
+                Times::Each(times) => Times::Each(times.split_off(at)),
+            },
+            keys: self.keys.as_mut().map(|keys| keys.split_off(at)),
+            rows: self.rows.split_off(at, len),
+            ids: self.ids.split_off(at, len),
+            trace: self.trace.split_off(at, len),
+            causality: self.causality.split_off(at, len),
+            cause: self.cause.as_mut().map(|cause| cause.split_off(at, len)),
+            mixed: self.mixed,
+            parents: self.parents.clone(),
+            common: self.common.clone(),
+        };
+        self.len = at;
+        tail
+    }
+
+    /// All rows as items, with what caused each.
+    pub fn items(&self) -> Vec<(u32, Item)> {
+        (0..self.len)
+            .map(|row| (self.row(row), self.item(row)))
+            .collect()
+    }
+
+    /// The rows are results of several traces, and the chain of each goes on from the event of its id.
+    pub(crate) fn mix(&mut self) {
+        self.mixed = true;
+        self.causality = self.ids.clone();
+    }
+
+    /// Mark all rows.
+    pub(crate) fn mark(&mut self, taints: u64) {
+        self.common.taints = taint::join(self.common.taints, taints);
+    }
+
+    /// The event that a row becomes where it is the event `first` + `row` of a route. `operator` None: it was published.
+    pub(crate) fn event(&self, row: usize, on: &Landing) -> Event {
+        let seq = on.first.seq + row as u64;
+        let own = EventId { seq, ..on.first };
+        let derived = on.operator.is_some();
+        let trace = if self.mixed { own } else { self.trace.at(row) };
+        let causality = if self.mixed {
+            self.ids.at(row)
+        } else {
+            self.causality.at(row)
+        };
+        Event {
+            route: own.route,
+            producer: own.producer,
+            incarnation: own.incarnation,
+            seq,
+            seq_link: 0,
+            time: self.times.get(row),
+            ingest: self.common.ingest,
+            logical: self.common.logical,
+            epoch: self.common.epoch,
+            qos: self.common.qos,
+            trace: root_trace(&trace),
+            sampled: false,
+            causality: derived.then_some(causality),
+            clock: self.common.clock.clone(),
+            key: self.keys.as_ref().map(|keys| keys[row].clone()),
+            correlation: self.common.correlation.clone(),
+            operator: on.operator.clone(),
+            payload_ref: None,
+            guards: self.common.guards.clone(),
+            labels: self.common.labels.clone(),
+            parents: if derived {
+                self.ranges(row)
+            } else {
+                Vec::new()
+            },
+            taints: taint::normalize(self.common.taints | on.marks),
+            payload: self.values.get(row).encode(on.codec, on.index),
+        }
+    }
+
+    /// The items that its events are to whoever reads the route they landed on, by that edge.
+    pub(crate) fn enter(mut self, on: &Landing, edge: u32) -> Self {
+        let own = Ids::from(on.first);
+        if on.operator.is_some() {
+            self.cause = match &self.parents {
+                Parents::And(more) => {
+                    self.common.cause = more.last().map(|range| EventId {
+                        producer: range.producer,
+                        incarnation: range.incarnation,
+                        route: range.route,
+                        seq: range.last,
+                    });
+                    None
+                }
+                _ => Some(self.ids.clone()),
+            };
+            if self.mixed {
+                self.trace = own.clone();
+                self.causality = self.ids;
+            }
+        }
+        self.ids = own;
+        self.mixed = false;
+        self.parents = Parents::Own;
+        self.common.edge = edge;
+        self.common.guards = Vec::new();
+        self.common.taints = taint::normalize(self.common.taints | on.marks);
+        self
+    }
+}
+
+/// Where a lot becomes events.
+#[derive(Clone, Debug)]
+pub(crate) struct Landing {
+    /// The id of its first row.
+    pub(crate) first: EventId,
+    /// Index of the route, and how values lie there.
+    pub(crate) index: usize,
+    pub(crate) codec: Codec,
+    /// Taints of everything on it.
+    pub(crate) marks: u64,
+    /// What derived them; None: they were published.
+    pub(crate) operator: Option<Arc<str>>,
+}

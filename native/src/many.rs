@@ -1,0 +1,152 @@
+//! Many values at once, from Python to columns. Arrays of other libraries come as one buffer of rows, so that no object is
+//! made for each value.
+
+use meshfold_core::operator::Column;
+use meshfold_core::payload::Payload;
+use meshfold_core::value::{Codec, Value};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyList, PyTuple};
+
+use crate::codec::encode;
+use crate::errors::error;
+use crate::route::RouteBase;
+
+/// Values for a route.
+pub(crate) enum Many {
+    Floats(Vec<f64>),
+    Ints(Vec<i64>),
+    Payloads(Vec<Payload>),
+}
+
+impl Many {
+    /// What Python gives for a route; an `EncodeError` if one does not fit.
+    pub(crate) fn take(
+        py: Python<'_>,
+        route: &RouteBase,
+        values: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        if !values.is_exact_instance_of::<PyList>() && !values.is_exact_instance_of::<PyTuple>() {
+            let schema = route.schema.bind(py);
+            let found = schema.call_method1("rows", (values, route.text.as_str()))?;
+            if !found.is_none() {
+                let (data, by): (PyBuffer<u8>, Bound<'_, PyAny>) = found.extract()?;
+                return rows(py, route.codec, &data.to_vec(py)?, &by);
+            }
+            if let Some(found) = buffered(py, route.codec, values)? {
+                return Ok(found);
+            }
+        }
+        if route.codec == Codec::Float
+            && let Ok(list) = values.cast_exact::<PyList>()
+        {
+            let float = |value: Bound<'_, PyAny>| Some(value.cast_exact::<PyFloat>().ok()?.value());
+            if let Some(floats) = list.iter().map(float).collect() {
+                return Ok(Self::Floats(floats));
+            }
+        }
+        let many = values.try_iter().map_err(|_| {
+            let what = format!("{} takes many values here, not one", route.text);
+            let fix = "use publish for one";
+            error(py, "EncodeError", &what, fix, ("route", &route.text))
+        })?;
+        let payloads: PyResult<_> = many.map(|value| encode(route, &value?)).collect();
+        payloads.map(Self::Payloads)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Floats(floats) => floats.len(),
+            Self::Ints(ints) => ints.len(),
+            Self::Payloads(payloads) => payloads.len(),
+        }
+    }
+
+    /// The bytes of each.
+    pub(crate) fn into_payloads(self) -> Vec<Payload> {
+        (0..self.len()).map(|at| self.payload(at)).collect()
+    }
+
+    /// The bytes of one.
+    pub(crate) fn payload(&self, at: usize) -> Payload {
+        match self {
+            Self::Floats(floats) => Payload::eight(floats[at].to_le_bytes()),
+            Self::Ints(ints) => Payload::eight(ints[at].to_le_bytes()),
+            Self::Payloads(payloads) => payloads[at].clone(),
+        }
+    }
+
+    /// Some of them as a column with their size in bytes; `index` is the place of their route in the engine.
+    pub(crate) fn column(
+        &self,
+        from: usize,
+        to: usize,
+        codec: Codec,
+        index: usize,
+    ) -> (Column, usize) {
+        match self {
+            Self::Floats(floats) => (Column::Floats(floats[from..to].to_vec()), 8 * (to - from)),
+            Self::Ints(ints) => (Column::Ints(ints[from..to].to_vec()), 8 * (to - from)),
+            Self::Payloads(payloads) => {
+                let payloads = &payloads[from..to];
+                let value = |payload| Value::decode(codec, Some(payload), index);
+                (
+                    Column::of(payloads.iter().map(value).collect()),
+                    payloads.iter().map(|payload| payload.len()).sum(),
+                )
+            }
+        }
+    }
+}
+
+/// Whether a buffer has one axis and this machine's byte order, which `PyBuffer` does not look at.
+fn native_axis<T: pyo3::buffer::Element>(buffer: &PyBuffer<T>) -> bool {
+    let order = buffer.format().to_bytes().first().copied();
+    buffer.dimensions() == 1 && !matches!(order, Some(b'>' | b'!'))
+}
+
+/// One axis of native doubles or 64-bit integers, as `array.array` is.
+fn buffered(py: Python<'_>, codec: Codec, values: &Bound<'_, PyAny>) -> PyResult<Option<Many>> {
+    match codec {
+        Codec::Float => match PyBuffer::<f64>::get(values) {
+            Ok(buffer) if native_axis(&buffer) => Ok(Some(Many::Floats(buffer.to_vec(py)?))),
+            _ => Ok(None),
+        },
+        Codec::Int => match PyBuffer::<i64>::get(values) {
+            Ok(buffer) if native_axis(&buffer) => Ok(Some(Many::Ints(buffer.to_vec(py)?))),
+            _ => Ok(None),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// Cut a buffer into rows: `by` is the bytes of each, or the n + 1 offsets of n rows.
+fn rows(py: Python<'_>, codec: Codec, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Many> {
+    let uneven = || PyValueError::new_err("rows do not fit their buffer");
+    if let Ok(width) = by.extract::<usize>() {
+        if width == 0 || !data.len().is_multiple_of(width) {
+            return Err(uneven());
+        }
+        let (words, rest) = data.as_chunks::<8>();
+        return Ok(match codec {
+            Codec::Float if width == 8 && rest.is_empty() => {
+                Many::Floats(words.iter().map(|word| f64::from_le_bytes(*word)).collect())
+            }
+            Codec::Int if width == 8 && rest.is_empty() => {
+                Many::Ints(words.iter().map(|word| i64::from_le_bytes(*word)).collect())
+            }
+            _ => Many::Payloads(data.chunks_exact(width).map(Payload::copy).collect()),
+        });
+    }
+    let offsets = PyBuffer::<i64>::get(by)?.to_vec(py)?;
+    let cut = offsets.windows(2).map(|pair| {
+        let (from, to) = (usize::try_from(pair[0]), usize::try_from(pair[1]));
+        let (Ok(from), Ok(to)) = (from, to) else {
+            return Err(uneven());
+        };
+        data.get(from..to).map(Payload::copy).ok_or_else(uneven)
+    });
+    cut.collect::<PyResult<_>>().map(Many::Payloads)
+}

@@ -1,0 +1,347 @@
+//! Runs: many values published in one call, and functions called on many values of one.
+//!
+//! A slice goes through the engine as a run where that is the same as one event after the other; else it is queued event
+//! by event. Functions are called by the interpreter's own `map` and `filter`, chained over a feed of the values: each value
+//! passes all of them before the next, and an exception costs its value alone.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use meshfold_core::engine::{Input, Made, Outcome, RUN_MAX, RunCall, RunInput};
+use meshfold_core::operator::lot::Times;
+use meshfold_core::operator::{Batch, Column};
+use meshfold_core::value::Value;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyIterator};
+
+use crate::graph::GraphBase;
+use crate::hosts::{Function, Functions, Host, Way};
+use crate::many::Many;
+use crate::route::RouteBase;
+use crate::turn::Full;
+use crate::values::take;
+
+/// The part of a `publish_many` that is taken in at once.
+struct Slice<'a> {
+    many: &'a Many,
+    from: usize,
+    to: usize,
+    times: Option<&'a [i64]>,
+    keys: Option<&'a [String]>,
+    ingest: i64,
+}
+
+impl Slice<'_> {
+    fn time(&self, at: usize) -> i64 {
+        self.times.map_or(self.ingest, |times| times[at])
+    }
+
+    fn one(&self, at: usize) -> Input {
+        Input {
+            payload: Some(self.many.payload(at)),
+            time: self.time(at),
+            ingest: self.ingest,
+            key: self.keys.map(|keys| keys[at].as_str().into()),
+            ..Input::default()
+        }
+    }
+
+    fn run(&self, route: &RouteBase, index: usize) -> RunInput {
+        let (from, to) = (self.from, self.to);
+        let (values, bytes) = self.many.column(from, to, route.codec, index);
+        let key = |key: &String| key.as_str().into();
+        RunInput {
+            values,
+            len: to - from,
+            bytes,
+            times: self.times.map_or(Times::Same(self.ingest), |times| {
+                Times::Each(times[from..to].to_vec())
+            }),
+            keys: self
+                .keys
+                .map(|keys| keys[from..to].iter().map(key).collect()),
+            ingest: self.ingest,
+        }
+    }
+}
+
+impl GraphBase {
+    /// Publish many values in order; returns the first and the last number.
+    pub(crate) fn publish_slices(
+        &self,
+        py: Python<'_>,
+        r: &Bound<'_, RouteBase>,
+        values: &Bound<'_, PyAny>,
+        times: Option<&[i64]>,
+        keys: Option<&[String]>,
+    ) -> PyResult<(u64, u64)> {
+        let route = r.get();
+        let mut many = Many::take(py, route, values)?;
+        let count = many.len();
+        for given in [times.map(<[_]>::len), keys.map(<[_]>::len)]
+            .into_iter()
+            .flatten()
+        {
+            if given != count {
+                return Err(PyValueError::new_err(
+                    "times and keys need one entry for each value",
+                ));
+            }
+        }
+        let ingest = self.now(py)?;
+        let number = self.number.load(Ordering::Acquire);
+        let index = if let Some(index) = route.place(number) {
+            index
+        } else {
+            let mut payloads = many.into_payloads();
+            let (index, _) = self.admit(py, r, &mut payloads)?;
+            many = Many::Payloads(payloads);
+            index
+        };
+        let mut numbers = None;
+        for from in (0..count).step_by(RUN_MAX) {
+            let slice = Slice {
+                many: &many,
+                from,
+                to: count.min(from + RUN_MAX),
+                times,
+                keys,
+                ingest,
+            };
+            let (first, last) = self.publish_slice(py, route, index, &slice)?;
+            numbers = Some((numbers.map_or(first, |(first, _)| first), last));
+        }
+        Ok(numbers.unwrap_or((0, 0)))
+    }
+
+    fn publish_slice(
+        &self,
+        py: Python<'_>,
+        route: &RouteBase,
+        index: usize,
+        slice: &Slice<'_>,
+    ) -> PyResult<(u64, u64)> {
+        let started = py.detach(|| {
+            let mut state = self.state();
+            if state.owner.is_some() || !state.engine.takes_runs(index) {
+                return None;
+            }
+            let mut input = Some(slice.run(route, index));
+            let first = state.engine.publish_run(index, &mut input)?;
+            state.owner = Some(std::thread::current().id());
+            Some(first)
+        });
+        if let Some(first) = started {
+            self.turn(py, None)?;
+            return Ok((first, first + (slice.to - slice.from) as u64 - 1));
+        }
+        let (mut at, mut numbers) = (slice.from, (0, 0));
+        self.submit(py, &route.text, Full::Wait, |engine| {
+            while at < slice.to {
+                let seq = engine.publish(index, slice.one(at))?.seq;
+                numbers = (if at == slice.from { seq } else { numbers.0 }, seq);
+                at += 1;
+            }
+            Ok(())
+        })?;
+        Ok(numbers)
+    }
+
+    /// Run a function on the items of a run.
+    pub(crate) fn apply_run(
+        &self,
+        py: Python<'_>,
+        host: Option<&Host>,
+        call: RunCall,
+        interrupted: &mut Option<PyErr>,
+    ) {
+        let discard =
+            |batch: &Batch| Made::Each((0..batch.len()).map(|_| Outcome::Discard).collect());
+        let made = match host {
+            Some(Host::Node(functions)) => {
+                let work = |batch| functions.run_batch(py, self, call.function, batch, interrupted);
+                call.batches.iter().map(work).collect()
+            }
+            _ => call.batches.iter().map(discard).collect(),
+        };
+        self.state().engine.resume_run(call, made);
+        self.grave.empty();
+    }
+}
+
+/// What a function raised: a failure of its item, unless somebody wants the program to end.
+fn failed(py: Python<'_>, failure: PyErr, interrupted: &mut Option<PyErr>) -> Option<String> {
+    if failure.is_instance_of::<PyException>(py) {
+        return Some(failure.to_string());
+    }
+    interrupted.get_or_insert(failure);
+    None
+}
+
+impl Functions {
+    fn run_batch(
+        &self,
+        py: Python<'_>,
+        graph: &GraphBase,
+        function: Option<usize>,
+        batch: &Batch,
+        interrupted: &mut Option<PyErr>,
+    ) -> Made {
+        let chain = function.and_then(|function| self.stages.get(function));
+        if let (Batch::Lot(lot), Some(chain)) = (batch, chain)
+            && let Some(feed) = Feed::of(&lot.values)
+            && chain
+                .iter()
+                .all(|function| matches!(function.way, Way::Map | Way::Filter))
+        {
+            return match feed.through(py, graph, chain, interrupted) {
+                Ok(made) => made,
+                Err(failure) => {
+                    let why = failed(py, failure, interrupted);
+                    let outcome = |_| why.clone().map_or(Outcome::Discard, Outcome::Failed);
+                    Made::Each((0..batch.len()).map(outcome).collect())
+                }
+            };
+        }
+        let mut one = |value: &Value| match self.run(py, graph, function, value) {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                let why = failed(py, failure, interrupted);
+                why.map_or(Outcome::Discard, Outcome::Failed)
+            }
+        };
+        Made::Each(match batch {
+            Batch::Lot(lot) => (0..lot.len())
+                .map(|row| one(&lot.values.get(row)))
+                .collect(),
+            Batch::Items(items) => items.iter().map(|(_, item)| one(&item.value)).collect(),
+        })
+    }
+}
+
+enum Numbers {
+    Floats(Vec<f64>),
+    Ints(Vec<i64>),
+}
+
+/// An iterator over numbers that tells how far it was asked.
+#[pyclass(frozen, module = "meshfold._native")]
+struct Feed {
+    numbers: Numbers,
+    asked: AtomicUsize,
+}
+
+#[pymethods]
+impl Feed {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let at = self.asked.load(Ordering::Relaxed);
+        let next = match &self.numbers {
+            Numbers::Floats(floats) => floats
+                .get(at)
+                .map(|float| PyFloat::new(py, *float).into_any()),
+            Numbers::Ints(ints) => match ints.get(at) {
+                Some(int) => Some(int.into_pyobject(py)?.into_any()),
+                None => None,
+            },
+        };
+        self.asked
+            .store(at + usize::from(next.is_some()), Ordering::Relaxed);
+        Ok(next)
+    }
+}
+
+impl Feed {
+    fn of(values: &Column) -> Option<Self> {
+        let numbers = match values {
+            Column::Floats(floats) => Numbers::Floats(floats.clone()),
+            Column::Ints(ints) => Numbers::Ints(ints.clone()),
+            _ => return None,
+        };
+        let asked = AtomicUsize::new(0);
+        Some(Self { numbers, asked })
+    }
+
+    fn len(&self) -> usize {
+        match &self.numbers {
+            Numbers::Floats(floats) => floats.len(),
+            Numbers::Ints(ints) => ints.len(),
+        }
+    }
+
+    /// What comes of the values behind a chain of functions.
+    fn through(
+        self,
+        py: Python<'_>,
+        graph: &GraphBase,
+        chain: &[Function],
+        interrupted: &mut Option<PyErr>,
+    ) -> PyResult<Made> {
+        let len = self.len();
+        let feed = Bound::new(py, self)?;
+        let mut end = feed.clone().into_any();
+        let builtins = py.import("builtins")?;
+        for function in chain {
+            let name = if function.way == Way::Map {
+                "map"
+            } else {
+                "filter"
+            };
+            end = builtins.call_method1(name, (&function.call, end))?;
+        }
+        let mut end: Bound<'_, PyIterator> = end.cast_into()?;
+        let (mut picks, mut faults) = (Vec::with_capacity(len), Vec::new());
+        let mut made = Results::Floats(Vec::with_capacity(len));
+        loop {
+            let next = end.next();
+            let asked = feed.get().asked.load(Ordering::Relaxed);
+            let row = asked.saturating_sub(1) as u32;
+            match next {
+                Some(Ok(value)) => {
+                    picks.push(row);
+                    made.push(&value, graph);
+                }
+                Some(Err(failure)) => {
+                    faults.extend(failed(py, failure, interrupted).map(|why| (row, why)));
+                }
+                // The end of the values, or a function raised `StopIteration`.
+                None if asked >= len => break,
+                None => faults.push((row, "StopIteration".into())),
+            }
+        }
+        let picks = (picks.len() < len).then_some(picks);
+        Ok(Made::Column(picks, made.column(), faults))
+    }
+}
+
+/// Results as narrow as they come.
+enum Results {
+    Floats(Vec<f64>),
+    Values(Vec<Value>),
+}
+
+impl Results {
+    fn push(&mut self, value: &Bound<'_, PyAny>, graph: &GraphBase) {
+        match self {
+            Self::Floats(floats) => match value.cast_exact::<PyFloat>() {
+                Ok(float) => floats.push(float.value()),
+                Err(_) => {
+                    let mut values: Vec<_> = floats.drain(..).map(Value::Float).collect();
+                    values.push(take(value, &graph.grave));
+                    *self = Self::Values(values);
+                }
+            },
+            Self::Values(values) => values.push(take(value, &graph.grave)),
+        }
+    }
+
+    fn column(self) -> Column {
+        match self {
+            Self::Floats(floats) => Column::Floats(floats),
+            Self::Values(values) => Column::of(values),
+        }
+    }
+}
