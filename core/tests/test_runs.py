@@ -14,6 +14,7 @@ from meshfold.core import (
     LogClock,
     Route,
     Schema,
+    WiringError,
     ema,
     field,
     max_,
@@ -260,7 +261,7 @@ def _all_of(graph: Graph) -> dict[str, Any]:
 def _state(graph: Graph, number: int) -> Any:
     try:
         return graph.save_node(number)
-    except Exception as error:
+    except WiringError as error:  # what a lambda made cannot be kept
         return str(error)
 
 
@@ -275,7 +276,9 @@ def _wired(plan: Plan, *, recorded: bool = False, history: int = 10_000) -> tupl
     return graph, clock
 
 
-def _publish(graph: Graph, values: list[float], times: list[int], keys: list[str] | None, at_once: bool) -> None:
+def _publish(
+    graph: Graph, values: list[float], times: list[int], keys: list[str] | None, at_once: bool
+) -> None:
     if at_once:
         graph.publish_many(IN, values, times=times, keys=keys)
         return

@@ -46,6 +46,7 @@ pub(super) struct Reach {
 
 /// What landed on a route.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a few for each run")]
 enum Load {
     Lot(Lot, Landing),
     Events(Vec<(u32, Arc<Event>)>),
@@ -425,8 +426,11 @@ impl Engine {
                         done.push(Batch::Lot(lot));
                         Vec::new()
                     }
-                    Ran::Items(items) => {
+                    Ran::Items(items, rest) => {
                         done.push(Batch::Items(items));
+                        if let Some(rest) = rest {
+                            open.push_front(Batch::Lot(rest));
+                        }
                         Vec::new()
                     }
                     Ran::Alone(rows, mut lot) => {
@@ -468,7 +472,7 @@ impl Engine {
             }
         }
         self.out = out;
-        self.run_sides(journey, at, sides);
+        self.run_sides(journey, at, &sides);
         done
     }
 
@@ -477,7 +481,7 @@ impl Engine {
         &mut self,
         journey: &mut Journey,
         at: (u32, usize, usize),
-        items: Vec<(usize, u32, Item)>,
+        items: &[(usize, u32, Item)],
     ) {
         let Some(node) = self.nodes.get(&at.0).filter(|_| !items.is_empty()) else {
             return;

@@ -81,7 +81,9 @@ impl Expr {
         let mut sides = args.iter().map(|arg| arg.truths(lot));
         let mut truths = sides.next()??;
         if *op == Op::Not {
-            truths.iter_mut().for_each(|truth| *truth = !*truth);
+            for truth in &mut truths {
+                *truth = !*truth;
+            }
             return Some(truths);
         }
         for side in sides {
@@ -133,7 +135,7 @@ fn column(column: &Column) -> Option<Floats<'_>> {
     }
 }
 
-fn made<'a>(floats: Floats<'a>, of: impl Fn(f64) -> f64) -> Floats<'a> {
+fn made(floats: Floats<'_>, of: impl Fn(f64) -> f64) -> Floats<'_> {
     Floats::Made(floats.each(0).into_iter().map(of).collect())
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Config;
 
 use super::compute::{Keys, keys_default};
-use super::{BuildError, Item, Operator, Out, config, load, save};
+use super::{BuildError, Column, Item, Lot, Operator, Out, Ran, config, load, save};
 use crate::registry::{DELIVERY_DROPPED, DET_EXTERNAL_LOOKUP, DropReason};
 use crate::value::Value;
 
@@ -271,6 +271,26 @@ impl Operator for Lookup {
         } else {
             self.right(&item, out);
         }
+    }
+
+    fn on_lot(&mut self, port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        self.on_time(lot.common.ingest, out);
+        let right = self.state.right.get(&None);
+        let Some(right) = right.filter(|_| port == 0 && !self.settings.keyed) else {
+            return Ran::Alone(lot.len(), lot);
+        };
+        if self.state.mark != 0 {
+            return Ran::Alone(1, lot);
+        }
+        if !lot.also(right) {
+            return Ran::Alone(lot.len(), lot);
+        }
+        if !self.settings.versioned {
+            lot.mark(DET_EXTERNAL_LOOKUP);
+        }
+        let left = std::mem::replace(&mut lot.values, Column::Same(Value::None));
+        lot.values = Column::Zip(vec![left, Column::Same(right.value.clone())]);
+        Ran::Done(lot)
     }
 
     fn deadline(&self) -> Option<i64> {

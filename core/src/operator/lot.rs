@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::{Item, Lineage};
-use crate::event::{Event, EventId, ParentRange, root_trace};
+use crate::event::{Event, EventId, ParentRange, add_range, root_trace};
+use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
 use crate::value::{Codec, Value};
 
@@ -238,6 +239,7 @@ pub struct Lot {
 
 /// Items in columns, or one by one with the element of the run that caused each.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few for each run")]
 pub enum Batch {
     /// In columns.
     Lot(Lot),
@@ -247,11 +249,12 @@ pub enum Batch {
 
 /// What an operator did with a lot.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few for each run")]
 pub enum Ran {
     /// All of it.
     Done(Lot),
-    /// All of it; these results are of the rows named.
-    Items(Vec<(u32, Item)>),
+    /// These are the results, with the element of the run that caused each; what is left of the lot comes next.
+    Items(Vec<(u32, Item)>, Option<Lot>),
     /// Nothing: so many rows have to come one by one before it looks at the rest.
     Alone(usize, Lot),
 }
@@ -394,6 +397,7 @@ impl Lot {
     }
 
     /// Cut the rows behind `at` off.
+    #[must_use]
     pub fn split_off(&mut self, at: usize) -> Self {
         let len = self.len;
         let tail = Self {
@@ -428,6 +432,49 @@ impl Lot {
     pub(crate) fn mix(&mut self) {
         self.mixed = true;
         self.causality = self.ids.clone();
+    }
+
+    /// Make all rows results of `other`, too; false, and nothing has changed, where that differs by row.
+    pub(crate) fn also(&mut self, other: &Item) -> bool {
+        let lineage = &other.lineage;
+        let (first, begins) = (self.trace.first, lineage.causality);
+        let shared = EventId {
+            seq: first.seq,
+            ..begins
+        } == first
+            && begins.seq >= first.seq;
+        let plain = !self.mixed && matches!(self.parents, Parents::Own);
+        if !plain || lineage.sampled || (shared && !lineage.mixed) {
+            return false;
+        }
+        let own = self.ids.at(0).range();
+        let mut parents = vec![own];
+        let mut whole = true;
+        let one = [other.id.range()];
+        let ranges = if lineage.parents.is_empty() {
+            &one[..]
+        } else {
+            &lineage.parents
+        };
+        for range in ranges {
+            if range.route == own.route {
+                return false;
+            }
+            whole &= add_range(&mut parents, *range);
+        }
+        self.parents = Parents::And(parents[1..].into());
+        self.mixed = true;
+        self.common.edge = 0;
+        self.mark(other.taints);
+        if !whole {
+            self.mark(LINEAGE_TRUNCATED);
+        }
+        for label in &other.labels {
+            if !self.common.labels.contains(label) {
+                self.common.labels.push(label.clone());
+            }
+        }
+        true
     }
 
     /// Mark all rows.
