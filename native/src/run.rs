@@ -326,14 +326,15 @@ enum Results {
 impl Results {
     fn push(&mut self, value: &Bound<'_, PyAny>, graph: &GraphBase) {
         match self {
-            Self::Floats(floats) => match value.cast_exact::<PyFloat>() {
-                Ok(float) => floats.push(float.value()),
-                Err(_) => {
+            Self::Floats(floats) => {
+                if let Ok(float) = value.cast_exact::<PyFloat>() {
+                    floats.push(float.value());
+                } else {
                     let mut values: Vec<_> = floats.drain(..).map(Value::Float).collect();
                     values.push(take(value, &graph.grave));
                     *self = Self::Values(values);
                 }
-            },
+            }
             Self::Values(values) => values.push(take(value, &graph.grave)),
         }
     }

@@ -147,9 +147,12 @@ impl Engine {
                 routes,
             }));
         }
-        let alive = |at: &usize| self.routes[*at].expires == i64::MAX;
+        let plain = |at: &usize| {
+            let r = &self.routes[*at];
+            r.expires == i64::MAX && !r.bound.is_declared()
+        };
         let reach = self.routes[route].reach.as_ref();
-        reach.is_some_and(|reach| reach.ok && reach.routes.iter().all(alive))
+        reach.is_some_and(|reach| reach.ok && reach.routes.iter().all(plain))
     }
 
     /// What a run from a route would reach, and whether it may.
@@ -280,6 +283,14 @@ impl Engine {
         let mut made = Vec::new();
         let (mut rest, most) = (loads.iter().map(Load::len).sum::<usize>(), r.history_max);
         for load in loads {
+            match load {
+                Load::Lot(lot, on) => r.bound.note(lot.taints_on(on)),
+                Load::Events(events) => {
+                    for (_, event) in events {
+                        r.bound.note(event.taints);
+                    }
+                }
+            }
             let skip = if all { 0 } else { rest.saturating_sub(most) };
             load.events(skip.min(load.len()), &mut made);
             rest -= load.len();

@@ -482,6 +482,11 @@ impl Lot {
         self.common.taints = taint::join(self.common.taints, taints);
     }
 
+    /// What its events are tainted.
+    pub(crate) fn taints_on(&self, on: &Landing) -> u64 {
+        taint::normalize(self.common.taints | on.marks)
+    }
+
     /// The event that a row becomes where it is the event `first` + `row` of a route. `operator` None: it was published.
     pub(crate) fn event(&self, row: usize, on: &Landing) -> Event {
         let seq = on.first.seq + row as u64;
@@ -519,7 +524,7 @@ impl Lot {
             } else {
                 Vec::new()
             },
-            taints: taint::normalize(self.common.taints | on.marks),
+            taints: self.taints_on(on),
             payload: self.values.get(row).encode(on.codec, on.index),
         }
     }
@@ -550,7 +555,7 @@ impl Lot {
         self.parents = Parents::Own;
         self.common.edge = edge;
         self.common.guards = Vec::new();
-        self.common.taints = taint::normalize(self.common.taints | on.marks);
+        self.common.taints = self.taints_on(on);
         self
     }
 }
