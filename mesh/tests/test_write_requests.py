@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from meshfold.consensus import Fence, Token
@@ -137,7 +137,7 @@ async def test_without_a_grant_neither_side_lets_it_through(mesh: LocalMesh) -> 
         await edge.share(OPEN).ready(WAIT_S)
         edge.session.book.set_policy(edge.session.book.policy)
         real = edge.session.book.require
-        edge.session.book.require = lambda tag, action, address: real(tag, action, OPEN.addr)  # type: ignore[method-assign, assignment, return-value]
+        edge.session.book.require = lambda tag, action, address: real(tag, action, OPEN.addr)  # type: ignore[method-assign, assignment]
         with pytest.raises(GrantDenied, match="WRITE_REQUEST"):
             await panel.request(LAMP.request, 1.0, timeout=WAIT_S)
         assert edge.graph.latest(LAMP.request) is None
@@ -217,7 +217,7 @@ async def test_what_cannot_be_asked_says_why(mesh: LocalMesh) -> None:
         with pytest.raises(WiringError, match="no write requests"):
             await panel.request(LAMP.desired, 1.0)
         with pytest.raises(EncodeError):
-            await panel.request(LAMP.request, "bright")
+            await panel.request(cast(Any, LAMP.request), "bright")
         with pytest.raises(WiringError, match="no fence"):
             await panel.request(LAMP.request, 1.0, timeout=WAIT_S, token=Token("x", 1))
         other = route("edge", "lamp", "brightness", schema=Schema.int(), plane="write", variant="request")

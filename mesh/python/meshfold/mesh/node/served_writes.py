@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from meshfold.consensus import Fence, Token
@@ -159,7 +159,7 @@ class ServedWrites(Party):
             )
 
     @contextlib.contextmanager
-    def _fenced(self, text: str) -> Iterator[None]:
+    def _fenced(self, text: str) -> Generator[None]:
         """Keep every other leader out while the request becomes an event."""
         if self._fence is None:
             if text:
@@ -179,7 +179,7 @@ class ServedWrites(Party):
             yield
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[_Heard]:
+    def _listening(self) -> Generator[_Heard]:
         """Everything that the route's binding says from now on."""
         heard = _Heard(asyncio.get_running_loop())
         with contextlib.ExitStack() as stack:
