@@ -54,7 +54,9 @@ HL1 = {
     "no text": (b'[node]\nname = "\xff"\n', r"some\.toml:2: this is no UTF-8 text"),
     "NUL": (b'[node]\nname = "\x00"\n', r"some\.toml:2: "),
     "node is no table": (b"node = 3\n", r"some\.toml:1: "),
-    "too large": (b"#" * (2 * 1024 * 1024), r"some\.toml has 2097152 bytes"),
+    "too large": (b"#" * (2 * 1024 * 1024), r"some\.toml has more than 1048576 bytes"),
+    "empty": (b"", r"some\.toml:1: the file is empty"),
+    "nothing but lines": (b"\n \t\n", r"some\.toml:1: the file is empty"),
 }
 
 
@@ -65,14 +67,27 @@ def test_hl1_a_bad_file_is_named_with_its_line(tmp_path: Path, row: str) -> None
         load_settings(written(tmp_path, data), environ={})
 
 
-def test_hl1_an_empty_file_says_nothing(tmp_path: Path) -> None:
-    assert load_settings(written(tmp_path, b""), environ={}) == load_settings(environ={})
+def test_a_file_of_nothing_but_comments_changes_nothing(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, b"# later\n"), environ={}) == load_settings(environ={})
 
 
-@pytest.mark.parametrize("name", ["MESHFOLD_NAEM", "MESHFOLD_STATEDIR", "MESHFOLD_X"])
-def test_an_unknown_variable_is_an_error_that_suggests_the_nearest(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"unknown variable {name}"):
+def test_hl1_a_file_without_an_end_is_refused_and_not_read_to_it() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero has more than 1048576 bytes"):
+        load_settings(Path("/dev/zero"), environ={})
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("MESHFOLD_NAEM", "did you mean MESHFOLD_NAME?"),
+        ("MESHFOLD_STATEDIR", "did you mean MESHFOLD_STATE_DIR?"),
+        ("MESHFOLD_X", "known: MESHFOLD_APP, "),
+    ],
+)
+def test_an_unknown_variable_is_an_error_that_suggests_the_nearest(name: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown variable {name}") as raised:
         load_settings(environ={name: "x"})
+    assert fix in str(raised.value)
 
 
 def test_hl5_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:

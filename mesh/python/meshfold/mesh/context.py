@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from meshfold.core.errors import ConfigError
+from meshfold.mesh.files import read_named
 from meshfold.mesh.transport import Login
 
 __all__ = ("Context", "contexts_dir")
@@ -177,11 +178,7 @@ class Context:
     @classmethod
     def _read(cls, path: Path) -> Context:
         try:
-            with path.open("rb") as file:
-                raw = file.read(FILE_BYTES_MAX + 1)
-            if len(raw) > FILE_BYTES_MAX:
-                raise ValueError(f"it has more than {FILE_BYTES_MAX} bytes")
-            record = msgspec.json.decode(raw, type=_File)
+            record = msgspec.json.decode(read_named(path, FILE_BYTES_MAX, str(path)), type=_File)
             return cls(
                 record.mesh,
                 bytes.fromhex(record.cluster),
@@ -195,9 +192,5 @@ class Context:
                 record.member,
                 record.embedded,
             )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the context file {path}: {error.strerror}", item=str(path)
-            ) from error
         except (msgspec.MsgspecError, ValueError) as error:
             raise ConfigError(f"{path} is not a context file: {error}", item=str(path)) from error

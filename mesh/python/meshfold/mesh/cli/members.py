@@ -14,6 +14,7 @@ from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.health import health
 from meshfold.mesh.cli.options import AsJson, Chosen
 from meshfold.mesh.cli.support import emit, parse_duration, say
+from meshfold.mesh.files import read_named, read_named_text
 
 __all__ = ("app", "node_app")
 
@@ -34,12 +35,7 @@ def _lock(passphrase_file: Path | None, key_file: Path | None, *, new: bool) -> 
     if key_file is not None:
         return RootLock.new_file(key_file) if new and not key_file.exists() else RootLock.file(key_file)
     if passphrase_file is not None:
-        try:
-            raw = passphrase_file.read_bytes()[: PASSPHRASE_BYTES_MAX + 1]
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read {passphrase_file}: {error.strerror}", item="--passphrase-file"
-            ) from error
+        raw = read_named(passphrase_file, PASSPHRASE_BYTES_MAX, "--passphrase-file")
         return RootLock(passphrase=raw.strip(b"\r\n"))
     if not sys.stdin.isatty():
         raise ConfigError(
@@ -256,10 +252,7 @@ def _token_text(token_file: Path | None) -> str:
     from meshfold.security.join import TOKEN_TEXT_MAX
 
     if token_file is not None:
-        try:
-            return token_file.read_text()[: TOKEN_TEXT_MAX + 2]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {token_file}: {error}", item="--token-file") from None
+        return read_named_text(token_file, TOKEN_TEXT_MAX + 2, "--token-file")
     if os.environ.get("MESHFOLD_JOIN_TOKEN"):
         return os.environ["MESHFOLD_JOIN_TOKEN"]
     if sys.stdin.isatty():

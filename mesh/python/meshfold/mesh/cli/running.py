@@ -16,10 +16,12 @@ from meshfold.mesh.cli.support import configure_logs, say
 from meshfold.mesh.config import NodeSettings, foreign_login, load_settings, tls_of
 from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.context import Context
+from meshfold.mesh.files import read_named_text
 from meshfold.mesh.folders import FolderLock, state_folder
 from meshfold.mesh.node import Node
 from meshfold.mesh.node.runner import load_app, run_node
 from meshfold.security import Identity
+from meshfold.security.join import TOKEN_TEXT_MAX
 
 __all__ = ("run_in_foreground",)
 
@@ -104,12 +106,7 @@ def _folder_of(context: Context, name: str) -> Path:
 def _token(settings: NodeSettings) -> str:
     if settings.join_token_file is None:
         return os.environ.get("MESHFOLD_JOIN_TOKEN", "")
-    try:
-        return Path(settings.join_token_file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read {settings.join_token_file}: {error}", item="join_token_file"
-        ) from None
+    return read_named_text(Path(settings.join_token_file), TOKEN_TEXT_MAX + 2, "join_token_file")
 
 
 async def _join(settings: NodeSettings, folder: Path) -> None:

@@ -12,11 +12,13 @@ from typing import Final
 import msgspec
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.config.settings import NodeSettings
+from meshfold.mesh.files import read_named, read_named_text
 from meshfold.mesh.transport import Login, tls_context
 
 __all__ = ("foreign_login", "nats_context", "nats_context_exists", "tls_of")
 
 SECRET_BYTES_MAX: Final = 4096
+CONTEXT_BYTES_MAX: Final = 64 * 1024
 
 
 class _NatsContext(msgspec.Struct):
@@ -65,13 +67,9 @@ def _path(name: str, environ: Mapping[str, str]) -> Path:
 def _read(name: str, environ: Mapping[str, str]) -> _NatsContext:
     path = _path(name, environ)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_NatsContext)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the NATS context {path}: {error.strerror}",
-            fix="`nats context ls` lists them",
-            item=name,
-        ) from error
+        return msgspec.json.decode(
+            read_named(path, CONTEXT_BYTES_MAX, name, fix="`nats context ls` lists them"), type=_NatsContext
+        )
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is no NATS context: {error}", item=name) from None
 
@@ -79,12 +77,9 @@ def _read(name: str, environ: Mapping[str, str]) -> _NatsContext:
 def _secret(path: str | None, item: str) -> str | None:
     if path is None:
         return None
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {item} {path}: {error}", item=item) from None
-    if not text.strip() or len(text) > SECRET_BYTES_MAX:
-        raise ConfigError(f"{item} {path} is empty or too large", item=item)
+    text = read_named_text(Path(path), SECRET_BYTES_MAX, item)
+    if not text.strip():
+        raise ConfigError(f"{item} {path} is empty", item=item)
     return text.strip("\r\n")
 
 

@@ -10,12 +10,13 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from meshfold.core.errors import ConfigError
+from meshfold.mesh.files import read_named_text
 
 __all__ = ("FILE_NAME", "NodeSettings", "Settings", "json_schema", "load_settings")
 
@@ -145,29 +146,25 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
             if _FOREIGN.match(name):
                 continue
             raise ConfigError(
-                f"unknown variable {name}", fix=_nearest(name, (*_VARIABLES, *_OTHER)), item=name
+                f"unknown variable {name}",
+                fix=_nearest(name, (*_VARIABLES, *_OTHER), prefix="MESHFOLD_"),
+                item=name,
             )
     return {name: environ[name] for name in _VARIABLES if environ.get(name)}
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = read_named_text(path, FILE_BYTES_MAX, str(path))
+    if not text.strip():
+        # What a full disk or a failed template leaves behind is not taken for "all defaults".
+        raise ConfigError(
+            f"{path}:1: the file is empty", fix="write [node] into it, or remove it", item=str(path)
+        )
     try:
-        size = path.stat().st_size
-        if size > FILE_BYTES_MAX:
-            raise ConfigError(f"{path} has {size} bytes", fix=f"at most {FILE_BYTES_MAX}", item=str(path))
-        raw = path.read_bytes()
-        if not path.is_file():
-            raise ConfigError(f"{path} is no regular file", item=str(path))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", item=str(path)) from error
-    try:
-        return tomllib.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: this is no UTF-8 text", item=str(path)) from None
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"at line (\d+)", str(error))
-        line = int(match[1]) if match else raw.count(b"\n") + 1
+        line = int(match[1]) if match else text.count("\n") + 1
         raise ConfigError(f"{path}:{line}: {error}", item=str(path)) from None
 
 
@@ -198,9 +195,13 @@ def _convert(document: dict[str, Any], path: Path | None) -> Settings:
         raise ConfigError(f"{place}{what}", fix=fix, item=key) from None
 
 
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What may have been meant; a prefix that all have says nothing about likeness."""
+    ends = sorted(one.removeprefix(prefix) for one in known if one.startswith(prefix))
+    close = difflib.get_close_matches(name.removeprefix(prefix), ends, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return f"known: {', '.join(prefix + end for end in ends)}"
 
 
 LEVELS: Final = ("debug", "info", "warning", "error")

@@ -16,6 +16,7 @@ from typing import Any, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core.errors import ConfigError, FrameRejected
 from meshfold.mesh.broker.jwt import key_text
+from meshfold.mesh.files import read_named_text
 
 __all__ = ("Login", "check_login", "jwt_expiry_s", "login_faults", "read_seed", "tls_context")
 
@@ -64,7 +65,7 @@ class Login:
 
         :raises ConfigError: if it cannot be read or is none
         """
-        key = read_seed(_read(Path(path)).strip(), str(path))
+        key = read_seed(read_named_text(Path(path), CREDS_BYTES_MAX, str(path)).strip(), str(path))
         public = key.public_key().public_bytes_raw()
         return cls(sign=key.sign, nkey=key_text("user", public))
 
@@ -92,19 +93,8 @@ class Login:
         return found
 
 
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > CREDS_BYTES_MAX:
-            raise ConfigError(f"{path} is too large for credentials", item=str(path))
-        return path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", item=str(path)) from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} holds no text", item=str(path)) from None
-
-
 def _read_creds(path: Path) -> tuple[str, str]:
-    match = _CREDS.search(_read(path))
+    match = _CREDS.search(read_named_text(path, CREDS_BYTES_MAX, str(path)))
     if match is None:
         raise ConfigError(
             f"{path} is no creds file",
