@@ -30,6 +30,7 @@ class Up:
             stderr=self.log,
             env=self.environment,
             text=True,
+            process_group=0,
         )
         self._seen: dict[int, psutil.Process] = {}
 
@@ -51,6 +52,10 @@ class Up:
             except psutil.NoSuchProcess:
                 continue
         return None
+
+    def ctrl_c(self) -> None:
+        """As a terminal does it: SIGINT to the whole foreground group, children that stayed in it included."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command as a second terminal would."""

@@ -5,10 +5,11 @@ Names are imported when they are first used: the command line answers at once, a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not from `typing`: until the command line's own code runs, Ctrl-C ends in a traceback, and this would be most of that time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from meshfold.core.errors import ConfigError, MeshError, TooLarge, TransportClosed, TransportTimeout
     from meshfold.mesh.bridge import Bridge
     from meshfold.mesh.context import Context
@@ -42,4 +43,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES.get(name, "meshfold.core.errors")), name)

@@ -14,8 +14,6 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 if __name__ == "__main__":
-    # Ctrl-C goes to the whole foreground group; the owner decides in which order its children stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(sys.argv[1]):

@@ -54,7 +54,11 @@ def server_version() -> str:
 
 
 def guarded(*command: str) -> list[str]:
-    """The command line that runs `command` as a child which dies with this process."""
+    """The command line that runs `command` as a child which dies with this process.
+
+    Start it in a process group of its own: Ctrl-C of a terminal goes to the whole foreground group, from the first moment
+    of a child on, and its owner decides in which order children stop.
+    """
     return [sys.executable, "-IS", str(Path(guard.__file__)), str(os.getpid()), *command]
 
 
@@ -111,6 +115,7 @@ class EmbeddedServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            process_group=0,
         )
         ports = folder / f"nats-server_{process.pid}.ports"
         deadline = time.monotonic() + START_S

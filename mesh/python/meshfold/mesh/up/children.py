@@ -55,6 +55,7 @@ class Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env=self._environment,
+                process_group=0,
             )
         self._reader = asyncio.create_task(self._read(self._process))
 
