@@ -224,6 +224,42 @@ def test_a_reader_that_goes_away_is_no_failure(mesh: Machine) -> None:
     assert answer.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "redirected", "code", "said"),
+    [
+        ("version", ">&-", 0, ""),
+        ("version", "2>&- >&- <&-", 0, ""),
+        ("version", "| true", 0, ""),
+        ("schema", "| head -c 1 >/dev/null", 0, ""),
+        ("--help", "| head -n 1 >/dev/null", 0, ""),
+        ("status", "| true", 0, ""),
+        ("version", ">/dev/full", 2, "No space left on device"),
+        ("status --json", ">/dev/full", 2, "No space left on device"),
+        ("route watch edge/host/cpu", ">/dev/full", 2, "No space left on device"),
+        # A log or a socket that took the number of a closed stream would get what is meant for people.
+        ("route latest edge/host/cpu", ">&-", 0, ""),
+        ("route watch edge/host/cpu --count 2", "2>&- >&- <&-", 0, ""),
+    ],
+)
+def test_hl9_streams_that_are_closed_full_or_left_end_no_command_in_a_traceback(
+    mesh: Machine, command: str, redirected: str, code: int, said: str
+) -> None:
+    program = f"{shlex.quote(sys.executable)} -m meshfold.mesh"
+    answer = mesh.run("bash", "-c", f"set -o pipefail; {program} {command} {redirected}")
+    assert answer.returncode == code, answer.stderr
+    assert said in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == (1 if said else 0), answer.stderr
+
+
+def test_hl9_up_whose_output_nobody_takes_drains_and_ends_well(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    program = f"{shlex.quote(sys.executable)} -m meshfold.mesh up --for 1s --dir"
+    for number, redirected in enumerate(("| true", ">&- 2>&- <&-")):
+        answer = machine.run("bash", "-c", f"set -o pipefail; {program} state-{number} {redirected}")
+        assert answer.returncode == 0, answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
 def test_lines_of_stdin_are_published_as_they_come_and_a_bad_one_is_named(mesh: Machine) -> None:
     script = "printf '1.5\\n2.5\\nx\\n4.5\\n' | %s -m meshfold.mesh route publish operator/notes/level - --schema float"
     answer = mesh.run("bash", "-c", script % shlex.quote(sys.executable))

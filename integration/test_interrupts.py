@@ -42,7 +42,14 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)]
+    "signals",
+    [
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM,),
+        (signal.SIGTERM, signal.SIGINT),
+        # What a terminal sends that is closed.
+        (signal.SIGHUP,),
+    ],
 )
 def test_hl9_a_second_signal_while_it_drains_changes_nothing(
     machine: Machine, signals: tuple[int, ...]

@@ -13,7 +13,15 @@ from meshfold.mesh.cli import grants, keys, leader, members, nodes, recover, rou
 from meshfold.mesh.cli.audit import log
 from meshfold.mesh.cli.completion import completion, prepare
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
-from meshfold.mesh.cli.support import configure_logs, emit, exit_code_of, parse_duration, say
+from meshfold.mesh.cli.support import (
+    configure_logs,
+    emit,
+    exit_code_of,
+    parse_duration,
+    put,
+    say,
+    standard_streams,
+)
 
 __all__ = ("app", "run")
 
@@ -255,7 +263,7 @@ def schema() -> None:
 
     from meshfold.mesh.config import json_schema
 
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    put(json.dumps(json_schema(), indent=2) + "\n")
 
 
 @app.command()
@@ -294,6 +302,7 @@ def bench(
 
 def run() -> None:
     """Run the command line; every expected error is one line and an exit code."""
+    standard_streams()
     prepare()
     try:
         code = app(standalone_mode=False)

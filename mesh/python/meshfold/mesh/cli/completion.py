@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 import typer.completion
 from meshfold.core.errors import ConfigError
+from meshfold.mesh.cli.support import put
 
 __all__ = ("completion", "prepare")
 
@@ -32,4 +32,4 @@ def completion(shell: Annotated[str, typer.Argument(help=", ".join(SHELLS))]) ->
     if shell not in SHELLS:
         raise ConfigError(f"no completion for {shell!r}", fix=f"one of {', '.join(SHELLS)}", item="SHELL")
     script = shells.get_completion_script(prog_name="meshfold", complete_var=VARIABLE, shell=shell)
-    sys.stdout.write(script + "\n")
+    put(script + "\n")

@@ -27,7 +27,7 @@ __all__ = ("run_in_foreground",)
 
 
 def run_in_foreground(config: Path | None, options: dict[str, Any]) -> None:
-    """Run a node until SIGTERM or SIGINT.
+    """Run a node until SIGTERM, SIGINT or SIGHUP.
 
     :raises ConfigError: if settings, folder or token cannot be used
     :raises MeshfoldError: as joining and entering the node do

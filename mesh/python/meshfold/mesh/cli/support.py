@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -13,7 +15,7 @@ from typing import Any
 from meshfold.core.errors import ConfigError, GrantDenied, GrantExpired, GrantRevoked, MeshfoldError
 from meshfold.core.registry import ExitCode
 
-__all__ = ("configure_logs", "emit", "exit_code_of", "parse_duration", "say")
+__all__ = ("configure_logs", "emit", "exit_code_of", "parse_duration", "put", "say", "standard_streams")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION_S_MAX = 366 * 86_400.0
@@ -37,19 +39,47 @@ def parse_duration(text: str, option: str) -> float:
     return seconds
 
 
+def standard_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr some that lead nowhere.
+
+    Otherwise the next file it opens would get the free number, and what is meant for people would end up in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one: those below it are open by now.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A line for people, on stderr; a terminal that was closed stops nothing."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def put(text: str) -> None:
+    """Write an answer on stdout. That its reader has gone, as `head` does, is no failure: the rest goes nowhere.
+
+    :raises OSError: if it cannot be written
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit(document: Any, *, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
     """The answer on stdout: the document, or lines made of it."""
-    if as_json:
-        sys.stdout.write(json.dumps(document, default=str) + "\n")
-    else:
-        sys.stdout.write("".join(line + "\n" for line in lines(document)))
-    sys.stdout.flush()
+    put(
+        json.dumps(document, default=str) + "\n"
+        if as_json
+        else "".join(line + "\n" for line in lines(document))
+    )
 
 
 def exit_code_of(error: MeshfoldError) -> ExitCode:

@@ -95,14 +95,14 @@ def load_app(name: str | None, read: list[str]) -> App:
 async def run_node(
     node: Node, app: App, *, on_ready: Callable[[Node], Awaitable[None]], stop: asyncio.Event | None = None
 ) -> None:
-    """Run until SIGTERM or SIGINT; then drain: bridges flushed, last heartbeat sent.
+    """Run until SIGTERM, SIGINT or SIGHUP; then drain: bridges flushed, last heartbeat sent.
 
     :param on_ready: called once the node takes part
     :raises MeshfoldError: as entering the node does, or as the app does
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with node:
         await on_ready(node)

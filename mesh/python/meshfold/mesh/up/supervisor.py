@@ -107,12 +107,12 @@ class Supervisor:
         self._identities: dict[str, dict[str, Any]] = {}
 
     async def run(self) -> tuple[int, dict[str, Any]]:
-        """Run until Ctrl-C, SIGTERM or the given time; returns exit code and the document of COMMANDS.
+        """Run until Ctrl-C, SIGTERM, the end of its terminal or the given time; returns exit code and the document of COMMANDS.
 
         :raises ConfigError: if it cannot start
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         begin = time.monotonic()
         try:
