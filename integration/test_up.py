@@ -193,6 +193,10 @@ def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(
     until(lambda: len(process.children()) >= children or process.process.poll() is not None, "children")
     process.children()
     process.ctrl_c()
+    until(lambda: process.process.poll() is not None or "ready in" in process.errors(), "its end")
+    if process.process.poll() is None and children == 0:
+        # Python loses one in a hundred while it starts itself, before a line of ours. Whoever pressed it presses again.
+        process.ctrl_c()
     code, _ = process.finish()
     assert process.leftovers() == []
     # Python itself, before it runs a line of ours, ends by the signal or with words of its own.

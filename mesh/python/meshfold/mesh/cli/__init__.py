@@ -8,9 +8,12 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C ends it without a traceback from the first import on."""
+    """Run the command line. Ctrl-C ends it without a traceback from here on."""
     try:
-        from meshfold.mesh.cli.app import run
+        from meshfold.mesh.cli.interrupts import nothing_begun
+
+        with nothing_begun():
+            from meshfold.mesh.cli.app import run
 
         run()
     except KeyboardInterrupt:

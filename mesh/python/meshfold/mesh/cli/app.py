@@ -12,6 +12,7 @@ from meshfold.core.registry import ExitCode
 from meshfold.mesh.cli import grants, keys, leader, members, nodes, recover, routes, top, trace
 from meshfold.mesh.cli.audit import log
 from meshfold.mesh.cli.completion import completion, prepare
+from meshfold.mesh.cli.interrupts import nothing_begun
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
 from meshfold.mesh.cli.support import (
     configure_logs,
@@ -73,9 +74,10 @@ def up(
 
     Example: meshfold up --for 15s --json
     """
-    import asyncio
+    with nothing_begun():
+        import asyncio
 
-    from meshfold.mesh.up import Supervisor, render
+        from meshfold.mesh.up import Supervisor, render
 
     configure_logs(log_level, log_format)
     for_s = None if for_ is None else parse_duration(for_, "--for")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.health import health
+from meshfold.mesh.cli.interrupts import nothing_begun
 from meshfold.mesh.cli.options import AsJson, Chosen
 from meshfold.mesh.cli.support import emit, parse_duration, say
 from meshfold.mesh.files import read_named, read_named_text
@@ -327,7 +328,8 @@ def run(
 
     Example: meshfold node run --dir ./edge-1 --app sampler
     """
-    from meshfold.mesh.cli.running import run_in_foreground
+    with nothing_begun():
+        from meshfold.mesh.cli.running import run_in_foreground
 
     options: dict[str, Any] = {
         "name": name,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 from meshfold.core.registry import ExitCode
+from meshfold.mesh.cli.interrupts import nothing_begun
 from meshfold.mesh.cli.support import configure_logs, emit
 
 __all__ = ("AsJson", "Call", "Chosen", "LogFormat", "LogLevel", "on_mesh")
@@ -55,7 +56,8 @@ class Call:
         :raises TransportClosed: if the mesh ends meanwhile
         :raises MeshfoldError: as finding and entering the mesh do, and as `work` does
         """
-        from meshfold.mesh.cli.on_mesh import run_on_mesh
+        with nothing_begun():
+            from meshfold.mesh.cli.on_mesh import run_on_mesh
 
         return run_on_mesh(self.context, self.options(), work, publishing=publishing)
 
