@@ -15,6 +15,8 @@ from typing import Any
 ROUTES_MIN = 12
 #: Below this many frames "no plaintext found" proves little.
 FRAMES_MIN = 1000
+#: The node that reads what the host tells.
+READER = "hub"
 #: The node where the causes of a derived event lie.
 CAUSE_NODE = "edge"
 
@@ -28,11 +30,11 @@ def causes(why: Any) -> Iterator[dict[str, Any]]:
 
 
 def delivered(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The routes that carried something and account for all of it."""
+    """The routes that carried something to the hub and account for all of it."""
     return [
         route
         for route in document.get("routes", ())
-        if route.get("delivered", 0) > 0 and route.get("unexplained") == 0
+        if route.get("reader") == READER and route.get("delivered", 0) > 0 and route.get("unexplained") == 0
     ]
 
 
@@ -73,7 +75,10 @@ def verdicts(document: dict[str, Any], *, short: bool = False) -> list[tuple[boo
     routes_min, frames_min = (1, 1) if short else (ROUTES_MIN, FRAMES_MIN)
     distinct = {route.get("route") for route in carried}
     return [
-        (len(distinct) >= routes_min, f"{len(distinct)} routes delivered, none of their losses unexplained"),
+        (
+            len(distinct) >= routes_min,
+            f"{len(distinct)} routes delivered at {READER}, none of their losses unexplained",
+        ),
         (document.get("unexplained") == 0, f"unexplained in all: {document.get('unexplained')}"),
         (bool(refusals), f"{len(refusals)} refusals name the grant that is missing"),
         (frames >= frames_min, f"{frames} frames seen on the wire, at least {frames_min} wanted"),

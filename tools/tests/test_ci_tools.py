@@ -37,7 +37,10 @@ GOOD: dict[str, Any] = {
 BAD: dict[str, dict[str, Any]] = {
     "few routes": {"routes": GOOD["routes"][:11]},
     "a route that lost without a reason": {
-        "routes": [*GOOD["routes"][:11], {"delivered": 1, "unexplained": 1}]
+        "routes": [*GOOD["routes"][:11], {**GOOD["routes"][11], "unexplained": 1}]
+    },
+    "a route that another node read": {
+        "routes": [*GOOD["routes"][:11], {**GOOD["routes"][11], "reader": "edge"}]
     },
     "unexplained": {"unexplained": 1},
     "no refusal": {"refused": []},
