@@ -178,6 +178,12 @@ pub struct Receipt {
     pub first_seq: u64,
     /// Last number of the batch.
     pub last_seq: u64,
+    /// How many of its events are settled, those that were skipped included: the others wait for credit.
+    pub settled: usize,
+    /// How many it has.
+    pub count: usize,
+    /// Bytes of the first one that waits.
+    pub needs: usize,
 }
 
 /// Why an event is refused; it has used no number.
@@ -423,7 +429,8 @@ impl Engine {
         if !self.lane_has_room(route) {
             return Err(Refused::Full);
         }
-        let reservation = self.spend(route, input)?;
+        let bytes = input.payload.as_ref().map_or(0, |payload| payload.len());
+        let reservation = self.spend(route, bytes, input.ingest)?;
         let event = self.make(route, input);
         if let Some(reservation) = reservation {
             self.reserved.insert(event.id(), reservation);
@@ -505,7 +512,9 @@ impl Engine {
         r.next_seq = r.next_seq.max(next);
     }
 
-    /// Take in a batch from a remote producer: new events are queued with their own numbers (S2).
+    /// Take in a batch from a remote producer behind its first `skip` events: new ones are queued with their own numbers
+    /// (S2), each for credit like one that is published here (S6). Where that ends, the rest is left.
+    #[allow(clippy::too_many_arguments, reason = "plain data for one batch")]
     pub fn push(
         &mut self,
         route: usize,
@@ -514,13 +523,11 @@ impl Engine {
         incarnation: Tag,
         taints: u64,
         ingest: i64,
+        skip: usize,
     ) -> Result<Receipt, Refused> {
         let tag = self.routes[route].tag;
         let events = batch::decode(sections.0, sections.1, tag, producer, incarnation)
             .map_err(Refused::Batch)?;
-        if events.len() > self.room() {
-            return Err(Refused::Full);
-        }
         let above = events.iter().fold(0, |above, event| {
             above | self.above(route, event.taints | taints)
         });
@@ -531,24 +538,47 @@ impl Engine {
         let mut receipt = Receipt {
             first_seq: first,
             last_seq: events[events.len() - 1].seq,
+            count: events.len(),
+            settled: skip,
             ..Receipt::default()
         };
-        let r = &mut self.routes[route];
-        let track = track(r, producer, incarnation, first).ok_or(Refused::Producers)?;
-        let before = r.tracks[track].counters.dropped;
-        for mut event in events {
-            if !r.tracks[track].accept(event.seq) {
+        let track = track(&mut self.routes[route], producer, incarnation, first)
+            .ok_or(Refused::Producers)?;
+        let before = self.routes[route].tracks[track].counters.dropped;
+        for mut event in events.into_iter().skip(skip) {
+            let bytes = event.payload.as_ref().map_or(0, |payload| payload.len());
+            receipt.needs = bytes;
+            let seen = &mut self.routes[route].tracks[track];
+            if event.seq <= seen.last {
+                // What came before costs nothing.
+                seen.accept(event.seq);
                 receipt.duplicates += 1;
+                receipt.settled += 1;
                 continue;
             }
+            if self.room() == 0 {
+                break;
+            }
+            let spent = match self.spend(route, bytes, ingest) {
+                Ok(spent) => spent,
+                // It fits nowhere: the edge loses it and counts that, as it does with what an operator makes.
+                Err(Refused::TooLarge(..)) => None,
+                Err(_) => break,
+            };
+            receipt.settled += 1;
             receipt.delivered += 1;
+            let r = &mut self.routes[route];
+            r.tracks[track].accept(event.seq);
             event.seq_link = r.next_link;
             r.next_link += 1;
             event.taints = taint::join(event.taints, taints);
             event.ingest = ingest;
+            if let Some(spent) = spent {
+                self.reserved.insert(event.id(), spent);
+            }
             self.input.push_back((route, Arc::new(event)));
         }
-        let after = r.tracks[track].counters.dropped;
+        let after = self.routes[route].tracks[track].counters.dropped;
         receipt.lost = after.iter().sum::<u64>() - before.iter().sum::<u64>();
         Ok(receipt)
     }

@@ -655,6 +655,16 @@ impl Mailbox {
         self.spilled = self.spilled.saturating_sub(1);
         let new_here = self.left_over > 0;
         self.left_over = self.left_over.saturating_sub(1);
+        // How far an earlier life had come with it is not known: a consumer may have seen it (S13).
+        let event = if new_here {
+            let taints = taint::join(event.taints, DELIVERY_DUPLICATED);
+            Arc::new(Event {
+                taints,
+                ..(*event).clone()
+            })
+        } else {
+            event
+        };
         self.offer(event, now, new_here)
     }
 

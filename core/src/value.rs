@@ -47,7 +47,7 @@ impl Codec {
 /// One value on its way through operators.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Value {
-    /// Nothing: only metadata is here, or the side of a join that is not known.
+    /// Nothing: the side of a join that is not known.
     #[default]
     None,
     /// A float.
@@ -69,6 +69,8 @@ pub enum Value {
     /// An object of the host's; cannot be kept in a checkpoint.
     #[serde(skip)]
     Object(Object),
+    /// The payload is not here: it is fetched by whoever opens it, or only metadata came (S15). Who needs the value fails.
+    Gone,
 }
 
 /// Something only the host understands.
@@ -85,7 +87,7 @@ impl Value {
     /// The value that lies on a route.
     pub fn decode(codec: Codec, payload: Option<&Payload>, route: usize) -> Self {
         let Some(payload) = payload else {
-            return Self::None;
+            return Self::Gone;
         };
         let eight = || <[u8; 8]>::try_from(&payload[..]);
         let encoded = || Self::Encoded(payload.clone(), route as u32, codec == Codec::Json);

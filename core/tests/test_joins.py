@@ -251,6 +251,23 @@ def test_m61_materialize_copies_into_a_state_route_and_stops_when_closed() -> No
         graph.materialize(LEFT, OUT)
 
 
+def test_m61_nobody_else_writes_a_state_that_is_materialized() -> None:
+    graph = Graph()
+    state = route("join", "test", "state", plane="state", variant="state", schema=Schema.int())
+    graph.publish(state, 7)
+    installed = graph.materialize(LEFT, state)
+    graph.publish(LEFT, 1)
+    with pytest.raises(WiringError, match="is written by what owns it"):
+        graph.publish(state, 2)
+    assert [event.value for event in graph.history(state)] == [7, 1]
+    again = Graph.load(graph.manifest())
+    with pytest.raises(WiringError, match="is written by what owns it"):
+        again.publish(state, 2)
+    installed.close()
+    installed.close()
+    assert graph.publish(state, 3).seq == 3
+
+
 def test_m50_filter_replays_the_latest_and_keeps_envelope_and_lineage() -> None:
     graph = Graph()
     kept: list[Event[int]] = []

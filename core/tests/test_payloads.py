@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshfold.core import Event, Graph, PayloadGone, Schema, StoreDamaged, WiringError, WouldBlock, route
+from meshfold.core import (
+    Event,
+    Graph,
+    PayloadGone,
+    Schema,
+    StoreDamaged,
+    WiringError,
+    WouldBlock,
+    route,
+    value,
+)
 from meshfold.core.clocks import ManualClock
 from meshfold.core.errors import PayloadDamaged, TooLarge
 from meshfold.core.payloads import LazyPayloadSource, PayloadPolicy
@@ -54,6 +64,26 @@ def test_m90_whoever_looks_at_metadata_reads_no_payload() -> None:
         6,
         6,
     )
+
+
+def test_m91_a_function_never_gets_none_for_a_payload_that_is_not_here() -> None:
+    graph = Graph()
+    got: list[Any] = []
+    copy = route("lidar-1", "scan", "copy", schema=Schema.str())
+    graph.pipe(CLOUD).do_action(got.append).into(copy, name="called")
+    graph.pipe(CLOUD).observe(got.append, name="observed")
+    graph.pipe(CLOUD).filter(value != "x").into(copy, name="expression")
+    graph.window(CLOUD, 2).observe(got.append, name="window")
+    graph.publish_lazy(CLOUD, LazyPayloadSource(Disk()))
+    assert got == []
+    count, failures = graph.failures()
+    assert count == 4
+    assert sum("PayloadGone: the payload is not here" in error for _, error in failures) == 3
+    assert sum("payload that is not here" in error for _, error in failures) == 1
+    assert graph.published(copy) == 0
+    # One that is here goes on as ever.
+    graph.publish(CLOUD, "points")
+    assert "points" in got
 
 
 def test_m90_an_eager_payload_opens_as_well() -> None:

@@ -538,3 +538,51 @@ def test_m80_an_ack_boundary_cuts_a_loop() -> None:
     state = shadow.state()
     assert state.effective is not None
     assert state.effective.value == 5
+
+
+# graph.write, and taking loops off
+
+
+def test_m71_write_asks_through_the_binding_and_refuses_what_is_not_bound() -> None:
+    graph, binding, shadow = bound()
+    targets: list[Any] = [binding, shadow, binding.request]
+    for place, target in enumerate(targets):
+        made = graph.write(target, 40 + place, correlation="job")
+        assert isinstance(made, Event)
+        desired = graph.latest(binding.desired)
+        assert desired is not None
+        assert (desired.value, desired.parents, made.correlation) == (40 + place, [made.id], "job")
+    with pytest.raises(EncodeError):
+        graph.write(binding, "hot")  # type: ignore[misc]
+    with pytest.raises(WiringError, match="is not bound here"):
+        graph.write(TARGET, 1)
+    shadow.close()
+    with pytest.raises(WiringError, match="is not bound here"):
+        graph.write(binding, 1)
+    assert graph.published(binding.request) == 3
+
+
+def test_m75_a_write_with_guards_waits_for_them_and_for_the_bindings_acknowledgement() -> None:
+    graph, binding, shadow = bound()
+    graph.write(binding, 50, not_before_epoch=2, retry=RetryPolicy.immediate(3))
+    graph.run_scheduler()
+    assert graph.latest(binding.request) is None
+    (sent,) = graph.run_scheduler().sent
+    assert sent.value == 50
+    shadow.acknowledge(sent)
+    assert graph.run_scheduler().ended == {"acknowledged": 1}
+
+
+def test_m78_a_closed_loop_is_out_of_the_graph_and_follows_nothing() -> None:
+    graph = Graph()
+    graph.publish(SEEN, 1)
+    with graph.control_loop("heat", reads=[SEEN], writes=[TARGET], step=lambda frame: {TARGET: 2}) as loop:
+        loop.follow(EPOCHS)
+        graph.publish(EPOCHS, 1)
+        assert graph.published(TARGET) == 1
+    graph.publish(EPOCHS, 2)
+    assert (graph.published(TARGET), graph.control_loops(), graph.edges()) == (1, [], [])
+    with pytest.raises(WiringError, match="was closed"):
+        loop.run()
+    loop.close()
+    graph.control_loop("heat", reads=[SEEN], writes=[TARGET], step=lambda frame: {})

@@ -117,7 +117,7 @@ fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of
     });
     let (meta, payload) = meshfold_core::batch::encode(std::slice::from_ref(&remote));
     engine
-        .push(index, (&meta, Some(&payload)), THERE, LIFE, 0, 50)
+        .push(index, (&meta, Some(&payload)), THERE, LIFE, 0, 50, 0)
         .expect("a batch");
     run(&mut engine);
     let derived = publish(&mut engine, *b"route002", &[&remote], 60);

@@ -90,6 +90,8 @@ pub(crate) struct GraphBase {
     pub(crate) alarmed: AtomicBool,
     /// Called once, when the first operator waits for time.
     pub(crate) starter: Mutex<Option<Py<PyAny>>>,
+    /// Called with each failure of an observer or operator: its name, its route, what happened.
+    pub(crate) failed: Mutex<Option<Py<PyAny>>>,
     clock: Option<Py<PyAny>>,
     pub(crate) producer: Tag,
     incarnation: Tag,
@@ -185,6 +187,7 @@ impl GraphBase {
             bell: Arc::default(),
             alarmed: AtomicBool::new(false),
             starter: Mutex::default(),
+            failed: Mutex::default(),
             clock,
             producer,
             incarnation,
@@ -460,6 +463,13 @@ impl GraphBase {
         *locked(&self.starter) = Some(start);
     }
 
+    /// Call this with each failure from now on: (name, route, what happened); None: no more.
+    #[pyo3(signature = (call))]
+    fn on_failure(&self, call: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut *locked(&self.failed), call);
+        drop(before);
+    }
+
     /// How many events may be published on a route now without waiting.
     fn room_for(&self, py: Python<'_>, r: &Bound<'_, RouteBase>) -> PyResult<usize> {
         let index = self.index(py, r)?;
@@ -481,13 +491,20 @@ impl GraphBase {
         self.state().engine.deadline()
     }
 
-    /// Call `call` once when an event of the route may be published again.
-    fn when_room(&self, py: Python<'_>, call: Py<PyAny>, r: &Bound<'_, RouteBase>) -> PyResult<()> {
+    /// Call `call` once when an event of the route, of so many bytes, may be published again.
+    #[pyo3(signature = (call, r, bytes=0))]
+    fn when_room(
+        &self,
+        py: Python<'_>,
+        call: Py<PyAny>,
+        r: &Bound<'_, RouteBase>,
+        bytes: usize,
+    ) -> PyResult<()> {
         let index = self.index(py, r)?;
         locked(&self.rooms).push(call);
         self.waiting.store(true, Ordering::Release);
         let mut state = self.state();
-        let room = state.owner.is_none() && state.engine.admits(index, 0);
+        let room = state.owner.is_none() && state.engine.admits(index, bytes);
         drop(state);
         if room {
             let calls = std::mem::take(&mut *locked(&self.rooms));
@@ -601,9 +618,14 @@ impl GraphBase {
         found.map(|inner| self.event(py, inner)).transpose()
     }
 
-    /// Push a batch of a remote producer; (delivered, duplicates, lost, first, last).
-    #[pyo3(signature = (r, meta, payload, producer, incarnation, taints))]
-    #[allow(clippy::too_many_arguments, reason = "plain data for one batch")]
+    /// Push a batch of a remote producer behind its first `skip` events; (delivered, duplicates, lost, first, last,
+    /// settled, count, bytes of the first that waits).
+    #[pyo3(signature = (r, meta, payload, producer, incarnation, taints, skip=0))]
+    #[allow(
+        clippy::too_many_arguments,
+        clippy::type_complexity,
+        reason = "plain data for one batch"
+    )]
     fn push_batch(
         &self,
         py: Python<'_>,
@@ -613,18 +635,29 @@ impl GraphBase {
         producer: Tag,
         incarnation: Tag,
         taints: &Bound<'_, PyAny>,
-    ) -> PyResult<(u64, u64, u64, u64, u64)> {
+        skip: usize,
+    ) -> PyResult<(u64, u64, u64, u64, u64, usize, usize, usize)> {
         let bits = taint_bits(py, taints)?;
         let ingest = self.now(py)?;
         let index = self.index(py, r)?;
         let mut receipt = None;
         self.submit(py, &r.get().text, Full::Wait, |engine| {
-            receipt =
-                Some(engine.push(index, (meta, payload), producer, incarnation, bits, ingest)?);
+            let sections = (meta, payload);
+            let taken = engine.push(index, sections, producer, incarnation, bits, ingest, skip)?;
+            receipt = Some(taken);
             Ok(())
         })?;
         let r = receipt.ok_or_else(|| PyValueError::new_err("not pushed"))?;
-        Ok((r.delivered, r.duplicates, r.lost, r.first_seq, r.last_seq))
+        Ok((
+            r.delivered,
+            r.duplicates,
+            r.lost,
+            r.first_seq,
+            r.last_seq,
+            r.settled,
+            r.count,
+            r.needs,
+        ))
     }
 
     /// Numbers up to `last_seq` were sent: returns how many are newly lost.

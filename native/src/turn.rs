@@ -251,7 +251,7 @@ impl GraphBase {
                 Step::ApplyRun(call) => {
                     self.apply_run(py, host.as_deref(), *call, &mut interrupted);
                 }
-                Step::Failed(id, why) => self.keep_failure(id, why),
+                Step::Failed(id, why) => self.keep_failure(py, id, &why),
             }
             if room {
                 self.wake_waiting(py, &mut interrupted);
@@ -298,17 +298,27 @@ impl GraphBase {
             interrupted.get_or_insert(failure);
             return;
         }
-        self.keep_failure(edge, failure.to_string());
+        self.keep_failure(py, edge, &failure.to_string());
     }
 
-    fn keep_failure(&self, id: u32, text: String) {
-        let name = self.state().engine.name(id);
+    fn keep_failure(&self, py: Python<'_>, id: u32, text: &str) {
+        let state = self.state();
+        let name = state.engine.name(id);
+        let route = state.engine.edge(id).map(|edge| edge.route);
+        let route = route.map(|index| state.routes[index].get().text.clone());
+        drop(state);
         let mut failures = locked(&self.failures);
         failures.0 += 1;
         if failures.1.len() >= FAILURES_MAX {
             failures.1.pop_front();
         }
-        failures.1.push_back((name, text));
+        failures.1.push_back((name.clone(), text.to_owned()));
+        drop(failures);
+        let call = locked(&self.failed).as_ref().map(|call| call.clone_ref(py));
+        if let Some(call) = call {
+            // Whoever is told of failures fails in silence: there is nobody left to tell.
+            let _ = call.call1(py, (&name, route.unwrap_or_default(), text));
+        }
     }
 
     /// Whether somebody waits for room without blocking a thread.

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::codec::decode;
+use crate::errors::error;
 use crate::route::RouteBase;
 
 /// Python objects that the engine let go of. Releasing one may run code, so it waits until no lock is held.
@@ -78,6 +79,16 @@ pub(crate) fn take(value: &Bound<'_, PyAny>, grave: &Grave) -> Value {
     Value::Object(Object(Arc::new(Held { object, grave })))
 }
 
+fn gone(py: Python<'_>) -> PyErr {
+    error(
+        py,
+        "PayloadGone",
+        "the payload is not here, so there is no value to compute with",
+        "open it first with graph.open_payload, and publish what comes of it",
+        ("event", ""),
+    )
+}
+
 /// A value of the engine for Python; `routes` decode what still lies as bytes.
 pub(crate) fn give(
     py: Python<'_>,
@@ -86,6 +97,7 @@ pub(crate) fn give(
 ) -> PyResult<Py<PyAny>> {
     Ok(match value {
         Value::None => py.None(),
+        Value::Gone => return Err(gone(py)),
         Value::Float(float) => PyFloat::new(py, *float).into_any().unbind(),
         Value::Int(int) => int.into_pyobject(py)?.into_any().unbind(),
         Value::Bool(truth) => PyBool::new(py, *truth).to_owned().into_any().unbind(),

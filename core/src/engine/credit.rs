@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, INPUT_EVENTS_MAX, Input, Kind, Refused};
+use super::{Engine, INPUT_EVENTS_MAX, Kind, Refused};
 use crate::mailbox;
 use crate::ring::Overflow;
 
@@ -271,7 +271,8 @@ impl Engine {
     pub(super) fn spend(
         &mut self,
         route: usize,
-        input: &Input,
+        bytes: usize,
+        ingest: i64,
     ) -> Result<Option<Reservation>, Refused> {
         if self.gates == 0 {
             return Ok(None);
@@ -280,8 +281,7 @@ impl Engine {
         if gates.is_empty() {
             return Ok(None);
         }
-        let bytes = input.payload.as_ref().map_or(0, |payload| payload.len());
-        self.now = self.now.max(input.ingest);
+        self.now = self.now.max(ingest);
         for gate in gates.iter() {
             let looked = self.look(*gate, bytes, true);
             if let Err(refused) = looked {

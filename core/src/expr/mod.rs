@@ -104,6 +104,9 @@ impl Expr {
     pub fn eval(&self, item: &Item) -> Result<Value, Fault> {
         match self {
             Self::Literal(value) => Ok(value.clone()),
+            Self::Value | Self::Field(_) if matches!(item.value, Value::Gone) => {
+                Err("a payload that is not here")
+            }
             Self::Value => Ok(plain(&item.value)),
             Self::Field(path) => match &item.value {
                 Value::Encoded(text, _, true) | Value::Json(text) => json::find(text, path),

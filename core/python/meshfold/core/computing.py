@@ -82,7 +82,8 @@ class Computing(GraphBase):
         return self.pipe(source).stateful_map(step, initial_state).into(output)
 
     def materialize(self, source: Route[T], state_route: Route[T]) -> Operator:
-        """Copy `source` into a state route, its latest first.
+        """Copy `source` into a state route, its latest first. Until it is closed nobody else writes there: the state is what
+        the source was, and a publish on it is refused.
 
         :raises WiringError: if `state_route` is not on the plane `state`
         :raises SchemaMismatch: if the schemas differ
@@ -99,7 +100,8 @@ class Computing(GraphBase):
                 expected=state_route.schema.name,
                 found=source.schema.name,
             )
-        return self.pipe(source, replay_latest=True).into(state_route, name=f"materialize {state_route.text}")
+        pipe: Pipeline[T] = Pipeline(cast("Graph", self), source, replay=True, label="materialize")
+        return pipe.into(state_route, name=f"materialize {state_route.text}")
 
     def plan_join(
         self,

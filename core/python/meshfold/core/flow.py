@@ -54,13 +54,14 @@ class EdgeInfo:
 
 @dataclass(frozen=True, slots=True)
 class InletReceipt:
-    """What became of a pushed batch."""
+    """What became of a pushed batch. `held`: events that wait in the inlet for credit, and are in no other number yet."""
 
     delivered: int
     duplicates: int
     lost: int
     first_seq: int
     last_seq: int
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

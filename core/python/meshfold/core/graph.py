@@ -24,6 +24,7 @@ from meshfold.core.computing import Computing
 from meshfold.core.ephemeral import Ephemeral, make_ephemeral
 from meshfold.core.errors import WiringError, WouldBlock
 from meshfold.core.event import Event
+from meshfold.core.failures import Failing
 from meshfold.core.flow import EdgeCounters, EdgeInfo, Lineage, ParentRange, SeqRange
 from meshfold.core.ids import parse_event_id
 from meshfold.core.inlet import Inlet
@@ -51,10 +52,9 @@ T = TypeVar("T")
 
 #: Events a stream holds for a reader that is behind, unless told otherwise.
 STREAM_EVENTS = 1024
-FAILURES_MAX = 256
 
 
-class Graph(Payloads, Shapes, Linked, Computing, Bounded):
+class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
     """A local graph.
 
     :param name: shown in listings; the default producer tag derives from it
@@ -65,8 +65,6 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded):
     """
 
     name: str
-    _own_failures: list[tuple[str, str]]
-    _failure_count: int
     _access: Access
 
     def __new__(
@@ -87,8 +85,7 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded):
         )
         self: Self = super().__new__(cls, producer, incarnation or random, clock)
         self.name = name
-        self._own_failures = []
-        self._failure_count = 0
+        self.begin_failures()
         self._scheduler, self._shadows, self._loops = None, {}, {}
         self._installed, self._retention = {}, {}
         self._links, self._joins = {}, {}
@@ -264,19 +261,6 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded):
             if number == edge:
                 return EdgeCounters(*row)
         return EdgeCounters()
-
-    def failures(self) -> tuple[int, list[tuple[str, str]]]:
-        """How often observers failed, and the last of them as (observer, error) (S4)."""
-        count, rows = self.failure_rows()
-        return count + self._failure_count, [*rows, *self._own_failures]
-
-    def note_failure(self, edge: int, error: Exception) -> None:
-        """Count the failure of a queued observer."""
-        self._failure_count += 1
-        self._own_failures = [
-            *self._own_failures[-(FAILURES_MAX - 1) :],
-            (str(edge), f"{type(error).__name__}: {error}"),
-        ]
 
     def routes(self) -> list[Route[Any]]:
         """All routes this graph has seen, by address."""

@@ -1,27 +1,48 @@
-"""`Inlet`: encoded batches of remote producers enter the graph."""
+"""`Inlet`: the receiving end of a bridge. Remote events keep their numbers; gaps and duplicates are counted.
+
+What comes in spends credit like what is published here (S6). Where a reader holds producers up, the rest of a batch waits in
+the inlet, bounded, and goes on when credit comes back; `credit` is what a bridge may tell the other side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+from meshfold.core.errors import MeshfoldError, WouldBlock
 from meshfold.core.flow import EdgeCounters, InletReceipt
-from meshfold.core.registry import Taint
-from meshfold.core.route import Route
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
+    from meshfold.core.registry import Taint
+    from meshfold.core.route import Route
 
 __all__ = ("Inlet",)
 
+#: Batches that wait for credit; one more is refused, and nothing of it is kept.
+HELD_BATCHES_MAX: Final = 64
+
+_Batch = tuple[bytes, bytes | None, bytes, bytes, tuple[str, ...]]
+
 
 class Inlet:
-    """The receiving end of a bridge. Events keep producer, incarnation and number; duplicates are counted, not delivered."""
+    """Takes in batches of remote producers on one route."""
 
     def __init__(self, graph: Graph, r: Route[Any], name: str) -> None:
         self._graph = graph
         self._route = r
         self.name = name
+        self._lock = threading.RLock()
+        #: what waits, with how many events of it are settled
+        self._held: deque[tuple[_Batch, int, int]] = deque()
+        self._listens = False
+        self._told: Callable[[], object] | None = None
+        #: batches that were refused because too many waited
+        self.refused = 0
 
     def push(
         self,
@@ -32,17 +53,93 @@ class Inlet:
         incarnation: bytes,
         taints: Sequence[Taint] = (),
     ) -> InletReceipt:
-        """Take in one batch (MB1). `payload` None is the metadata-only form.
+        """Take in one batch (MB1). `payload` None is the metadata-only form. It never waits.
+
+        Events for which there is no credit stay here, in order, and go on when it comes back: `held` of the receipt.
 
         :raises DecodeError: with reason `batch` if the bytes are not one; nothing changed then
+        :raises WouldBlock: if 64 batches wait already; nothing changed, push it again when there is credit
+        :raises TaintExceeded: if an event is above the declared bound of the route; nothing changed
         """
-        return InletReceipt(
-            *self._graph.push_batch(self._route, meta, payload, producer, incarnation, taints)
-        )
+        batch: _Batch = (meta, payload, producer, incarnation, tuple(map(str, taints)))
+        with self._lock:
+            if self._held and len(self._held) >= HELD_BATCHES_MAX:
+                self.refused += 1
+                raise WouldBlock(
+                    f"{len(self._held)} batches for {self._route.text} wait for its readers",
+                    fix="push it again when `credit` is above 0",
+                    route=self._route.text,
+                )
+            if self._held:
+                # Behind what waits: the order of numbers is kept.
+                count, first, last = self._peek(batch)
+                self._held.append((batch, 0, count))
+                return InletReceipt(0, 0, 0, first, last, count)
+            return self._push(batch, 0)
+
+    def _peek(self, batch: _Batch) -> tuple[int, int, int]:
+        """(events, first number, last number); nothing is taken in.
+
+        :raises DecodeError: if it is no batch
+        """
+        row = self._graph.push_batch(self._route, *batch[:4], batch[4], 1 << 32)
+        return row[6], row[3], row[4]
+
+    def _push(self, batch: _Batch, skip: int) -> InletReceipt:
+        row = self._graph.push_batch(self._route, *batch[:4], batch[4], skip)
+        delivered, duplicates, lost, first, last, settled, count, needs = row
+        if settled < count:
+            self._held.appendleft((batch, settled, count))
+            self._listen(needs)
+        return InletReceipt(delivered, duplicates, lost, first, last, count - settled)
+
+    def _listen(self, needs: int) -> None:
+        if not self._listens:
+            self._listens = True
+            self._graph.when_room(partial(_go_on, weakref.ref(self)), self._route, needs)
+
+    def go_on(self) -> None:
+        """Credit has come back: take in what waits, as far as it reaches, and tell who asked."""
+        with self._lock:
+            self._listens = False
+            while self._held and not self._listens:
+                if self._graph.room_for(self._route) == 0:
+                    self._listen(0)
+                    return
+                batch, settled, _ = self._held.popleft()
+                try:
+                    self._push(batch, settled)
+                except MeshfoldError as error:
+                    # It was whole when it came; what refuses it now was declared since.
+                    self._graph.note_failure(0, error)
+            told = self._told
+        if told is not None:
+            told()
+
+    @property
+    def held(self) -> int:
+        """Events that wait here for credit."""
+        with self._lock:
+            return sum(count - settled for _, settled, count in self._held)
+
+    @property
+    def credit(self) -> int:
+        """Events that may be pushed now without waiting here: what a bridge tells the other side (S7)."""
+        return max(0, self._graph.room_for(self._route) - self.held)
+
+    def on_credit(self, call: Callable[[], object] | None) -> None:
+        """Call this whenever what waited here has gone on; from the thread that gave the credit back, so it must be cheap."""
+        self._told = call
 
     def expect(self, producer: bytes, incarnation: bytes, last_seq: int) -> int:
-        """Take in a proof that numbers up to `last_seq` were sent; returns how many are newly `link_loss`."""
-        return self._graph.expect_seq(self._route, producer, incarnation, last_seq)
+        """Take in a proof that numbers up to `last_seq` were sent; returns how many are newly `link_loss`.
+
+        What waits here is not lost: a proof that speaks of it changes nothing until it has gone on.
+        """
+        with self._lock:
+            if any(batch[2:4] == (producer, incarnation) for batch, _, _ in self._held):
+                return 0
+            return self._graph.expect_seq(self._route, producer, incarnation, last_seq)
 
     def counters(self) -> list[tuple[bytes, bytes, EdgeCounters, int]]:
         """(producer, incarnation, counters, last number) of every remote producer."""
@@ -57,3 +154,9 @@ class Inlet:
             if row[:2] == (producer, incarnation):
                 return int(row[4])
         return 0
+
+
+def _go_on(held: weakref.ref[Inlet]) -> None:
+    inlet = held()
+    if inlet is not None:
+        inlet.go_on()

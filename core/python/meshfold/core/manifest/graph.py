@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from meshfold._native import connections
+from meshfold._native import connections, own
 from meshfold.core.errors import WiringError
 from meshfold.core.writes.graph import Writes
 
@@ -38,13 +38,19 @@ class Declared(Writes):
         from meshfold.core.manifest.written import Installed
 
         number = super().install(spec, list(routes), list(functions), observer)
-        self._installed[number] = Installed(json.loads(spec), tuple(routes), list(functions), observer)
+        installed = Installed(json.loads(spec), tuple(routes), list(functions), observer)
+        self._installed[number] = installed
+        if (state := _materialized(installed)) is not None:
+            # What a state is made of is what is materialized: nobody else writes it.
+            own(self, state, True)
         return number
 
     def detach(self, edge: int) -> None:
         """Take an edge or an operator off. Idempotent."""
         super().detach(edge)
-        self._installed.pop(edge, None)
+        installed = self._installed.pop(edge, None)
+        if installed is not None and (state := _materialized(installed)) is not None:
+            own(self, state, False)
 
     def retain(self, r: Route[Any], events: int, bytes: int | None, age: int | None) -> None:
         """Set what a route keeps, and remember it for the manifest."""
@@ -168,3 +174,11 @@ class Declared(Writes):
 
     def _graph(self) -> Graph:
         return cast("Graph", self)
+
+
+def _materialized(installed: Installed) -> Route[Any] | None:
+    """The state route of an operator that materializes one."""
+    if installed.spec["label"] != "materialize" or "sink" not in installed.spec:
+        return None
+    sink: int = installed.spec["sink"]
+    return installed.routes[sink]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from meshfold.core.elements import Elements
 from meshfold.core.errors import WiringError
@@ -25,6 +25,20 @@ __all__ = ("Problem", "Writes")
 T = TypeVar("T")
 I = TypeVar("I")
 O = TypeVar("O")
+#: What makes a write one that waits.
+_GUARDS: Final = frozenset(
+    {
+        "after_ack",
+        "ack_route",
+        "dead_letter",
+        "expires_at_epoch",
+        "needs_credit",
+        "not_before",
+        "not_before_epoch",
+        "retry",
+        "watermark",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,34 @@ class Writes(Elements):
             )
         return cast("Shadow[I, O]", shadow)
 
+    def write(
+        self, target: WriteBinding[I, Any] | Shadow[I, Any] | Route[I], value: I, **guards: Any
+    ) -> Event[I] | GuardedWrite[I]:
+        """Ask for a value: publish a request on a binding, by its routes or by its request route.
+
+        With guards it waits for them as `publish_guarded` does, with the binding's acknowledgement route where it has one;
+        without, `desired` has it when this returns.
+
+        :param guards: those of `publish_guarded`, or what `publish` takes
+        :raises WiringError: if nothing is bound there: a request that nobody projects reaches no device
+        :raises EncodeError: if the value does not fit; nothing was asked for
+        :raises QueueFull: if 2048 guarded writes wait
+        """
+        if isinstance(target, Shadow):
+            target = target.binding
+        request: Route[I] = target if isinstance(target, Route) else target.request
+        shadow = self._writes().get(request)
+        if shadow is None or not shadow.open:
+            raise WiringError(
+                f"{request.text} is not bound here", fix="bind it with graph.bind", item=request.text
+            )
+        if guards.keys() & _GUARDS:
+            if guards.get("retry") is not None:
+                guards.setdefault("ack_route", shadow.binding.ack)
+            return self.publish_guarded(request, value, **guards)
+        made: Event[I] = shadow.request(value, **guards)
+        return made
+
     def publish_guarded(
         self,
         target: Route[T],
@@ -185,8 +227,15 @@ class Writes(Elements):
         if name in self._loops:
             raise WiringError(f"a loop named {name} exists", fix="use another name", item=name)
         loop = ControlLoop(self._graph(), name, tuple(reads), tuple(writes), step, missing, max_age)
+        for r in (*loop.reads, *loop.writes):
+            self.declare(r)
         self._loops[name] = loop
         return loop
+
+    def forget_loop(self, loop: ControlLoop) -> None:
+        """Take a control loop out of the graph; `loop.close()` does."""
+        if self._loops.get(loop.name) is loop:
+            del self._loops[loop.name]
 
     def control_loops(self) -> list[ControlLoop]:
         """All control loops, by name."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from meshfold._native import frozen, publish_owned
 from meshfold.core.errors import WiringError
@@ -89,14 +90,18 @@ class ControlLoop:
     _held: dict[Route[Any], Event[Any]] = field(default_factory=dict[Route[Any], "Event[Any]"])
     _counts: dict[str, int] = field(default_factory=dict[str, int])
     _running: threading.Lock = field(default_factory=threading.Lock)
+    _followed: list[Edge] = field(default_factory=list[Edge])
     _epoch: int = 0
+    _open: bool = True
 
     def run(self, epoch: int | None = None) -> LoopRun:
         """Run one epoch. Epochs are never run at the same time: one that finds another at work is skipped and counted.
 
         :param epoch: None: the next
-        :raises WiringError: if the epoch is not after the last one
+        :raises WiringError: if the epoch is not after the last one, or the loop was closed
         """
+        if not self._open:
+            raise WiringError(f"the loop {self.name} was closed", fix="make it again", item=self.name)
         if not self._running.acquire(blocking=False):
             self._count("busy")
             return LoopRun(epoch or self._epoch, "busy")
@@ -181,7 +186,25 @@ class ControlLoop:
                 if done.error is not None:
                     raise done.error
 
-        return self.graph.observe(epochs, run)
+        edge = self.graph.observe(epochs, run)
+        self._followed.append(edge)
+        return edge
+
+    def close(self) -> None:
+        """Take it out of the graph, with what it follows. An epoch that runs ends. Idempotent."""
+        self._open = False
+        for edge in self._followed:
+            edge.close()
+        self._followed.clear()
+        self.graph.forget_loop(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
