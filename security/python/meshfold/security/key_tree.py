@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from meshfold.core.registry import Action
 from meshfold.security.capability import pattern_covers
-from meshfold.security.epochs import DEPTH, Epochs, Vector
+from meshfold.security.epochs import DEPTH, OUTSIDE, Epochs, Raise, Vector
 from meshfold.security.grant import Grant
 from meshfold.security.identity import Identity
 from meshfold.security.key_store import CLASSES, KeyStore
 from meshfold.security.keys import NodeKeys
+from meshfold.security.past_keys import past_slots
 
 __all__ = ("CLASSES", "KeyTree", "child_key", "commitment", "derive", "encode_path", "wrap_suite")
 
@@ -133,6 +134,21 @@ class KeyTree:
                 self._outside_entries(found, capability.pattern, classes, epochs, now_ms)
         return found
 
+    def past_entries(self, grants: Iterable[Grant], past: Sequence[Raise]) -> dict[Slot, bytes]:
+        """Keys of earlier epochs that grants with REPLAY_READ open; those that were shredded are not among them.
+
+        :param past: every raise there ever was, in its order
+        :raises FrameRejected: with reason `limit` if they are too many for one packet
+        """
+        found: dict[Slot, bytes] = {}
+        for key_class, path, vector in past_slots(grants, past):
+            if vector[0] != OUTSIDE:
+                if self.store.has_root(vector[0]):
+                    found[key_class, path, vector] = self.key(key_class, path, vector)
+            elif self.store.holds_outside(key_class, path, vector[-1]):
+                found[key_class, path, vector] = self.store.outside(key_class, path, vector[-1])
+        return found
+
     def _outside_entries(
         self, found: dict[Slot, bytes], pattern: str, classes: set[str], epochs: Epochs, now_ms: int
     ) -> None:
@@ -157,14 +173,18 @@ class KeyTree:
         *,
         hlc: int,
         epochs: Epochs | None = None,
+        past: Sequence[Raise] = (),
     ) -> bytes:
         """Seal to `grantee` the keys its grants entitle it to, and the members' keys; signed by the voter.
+
+        :param past: every raise there ever was, for grants that open earlier epochs
 
         voter_tag 8 | grantee_tag 8 | hlc 8 | box_len 4 | HPKE box | signature 64
         box: n_members 1 | n x (epoch 2 | activate_ms 8 | key 32)
              | n 2 | n x (class 1 | n_tokens 1 | path | epochs u16 x (n_tokens + 1) | kc 32 | key 32)
         """
-        found = self.entries(grants, epochs or Epochs(), hlc >> 16)
+        held = list(grants)
+        found = self.past_entries(held, past) | self.entries(held, epochs or Epochs(), hlc >> 16)
         members = self.store.members()
         body = bytes([len(members)])
         for epoch, activate_ms, key in members:

@@ -41,6 +41,8 @@ class Keyring(Guarded):
         self._keys = keys
         self._identity = identity
         self._slots: dict[Slot, bytes] = {}
+        #: keys of earlier epochs, for what was recorded: live frames are never opened with them
+        self._past: dict[Slot, bytes] = {}
         self._cache: dict[tuple[str, str, Vector], tuple[bytes, bytes]] = {}
         self._members: _Members = []
         self._epochs = Epochs()
@@ -101,13 +103,20 @@ class Keyring(Guarded):
         if grantee_tag != self._identity.tag:
             raise FrameRejected("unwrap", "a key packet for another node")
         info = PACKET_DOMAIN + self._identity.cluster + packet[:24]
-        members, slots = _read_body(_unwrap(box, self._keys.wrap_privates, info))
+        members, everything = _read_body(_unwrap(box, self._keys.wrap_privates, info))
+        at_ms = int.from_bytes(packet[16:24], "big") >> 16
+        past = {
+            slot: key for slot, key in everything.items() if slot[2] < self._epochs.vector(slot[1], at_ms)
+        }
+        slots = {slot: key for slot, key in everything.items() if slot not in past}
         self._check(slots)
         known = {epoch: (epoch, activate_ms, key) for epoch, activate_ms, key in (*self._members, *members)}
         self._members = sorted(known.values())[-MEMBERS_MAX:]
         self._slots.update(slots)
+        # A packet says all that its grantee may have of the past: what it leaves out was taken back.
+        self._past = past
         self._cache.clear()
-        return len(slots)
+        return len(everything)
 
     def _check(self, slots: dict[Slot, bytes]) -> None:
         """One key for each place: the one held, and the one a majority of the voters committed to."""
@@ -161,6 +170,31 @@ class Keyring(Guarded):
             because="epoch" if entitled else "grant",
         )
 
+    def recorded_key(self, key_class: str, address: Address, vector: Vector) -> tuple[bytes, bytes]:
+        """Return (key, commitment) for a recorded frame: of an earlier epoch where a grant opens it, or the present one.
+
+        :raises KeyMissing: if no key leads there
+        """
+        self.check_fork()
+        tokens = address.tokens
+        for depth in range(DEPTH, -1, -1):
+            slot = key_class, tokens[:depth], vector[: depth + 1]
+            key = self._past.get(slot) or self._slots.get(slot)
+            if key is not None and (vector[0] != OUTSIDE or depth == DEPTH):
+                key = derive(key, key_class, tokens[:depth], tokens, vector)
+                return key, commitment(key_class, tokens, vector, key)
+        raise KeyMissing(
+            f"no {_NAMES[key_class]} key of {address.short} in its epoch {vector} is on this node",
+            fix="a grant with REPLAY_READ names the policy epochs whose keys it brings",
+            route=address.short,
+            key_class=key_class,
+            because="grant",
+        )
+
+    def forget_past(self) -> None:
+        """Erase the keys of earlier epochs: the grant that brought them is gone."""
+        self._past.clear()
+
     def _entitled(self, key_class: str, tokens: tuple[str, ...]) -> bool:
         """Whether a key of any epoch is held on the way to a route."""
         return any(one == key_class and tokens[: len(path)] == path for one, path, _ in self._slots)
@@ -170,6 +204,8 @@ class Keyring(Guarded):
         gone = [slot for slot in self._slots if slot[1:] == (tokens, vector)]
         for slot in gone:
             del self._slots[slot]
+        for slot in [slot for slot in self._past if slot[1:] == (tokens, vector)]:
+            del self._past[slot]
         self._cache.clear()
         self.revision += 1
         return len(gone)
@@ -177,6 +213,10 @@ class Keyring(Guarded):
     def held(self) -> list[tuple[str, tuple[str, ...], Vector]]:
         """Class, node and vector of every key held: nothing secret."""
         return sorted(self._slots)
+
+    def held_of_the_past(self) -> list[tuple[str, tuple[str, ...], Vector]]:
+        """The same of earlier epochs."""
+        return sorted(self._past)
 
     def members_for(self, at_ms: int) -> tuple[int, bytes]:
         """(epoch, key) of what heartbeats, credit and acks are sealed under at a time.
@@ -206,6 +246,7 @@ class Keyring(Guarded):
         """Forget every key."""
         self.revision += 1
         self._slots.clear()
+        self._past.clear()
         self._cache.clear()
         self._members.clear()
 

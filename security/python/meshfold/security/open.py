@@ -12,7 +12,7 @@ from typing import Final, Literal
 from cryptography.exceptions import InvalidTag
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, KeyMissing
-from meshfold.core.ports import AccessDecider, Clock
+from meshfold.core.ports import AccessDecider, Clock, Decision
 from meshfold.core.registry import Action, FrameKind
 from meshfold.security.budget import Budgets
 from meshfold.security.compress import unpack
@@ -132,9 +132,49 @@ class Opener(Guarded):
                 self._rejected["epoch"] += 1
             raise
 
-    def _events(
+    def open_recorded(
+        self,
+        form: Literal["d", "m"],
+        address: Address,
+        frame: bytes,
+        *,
+        allow_plain: bool = False,
+        allow_unsigned: bool = False,
+    ) -> Opened:
+        """Open an event frame that was kept: every check that does not depend on when it comes, and no replay window.
+
+        Whoever calls this has made sure of REPLAY_READ; the keys are those that its grant brought (`Keyring`).
+
+        :raises FrameRejected: with the reason of the first check that failed; `epoch` if no key for it is here
+        """
+        try:
+            return self._recorded(form, address, frame, allow_plain, allow_unsigned)
+        except FrameRejected as error:
+            self._rejected[error.reason] += 1
+            raise
+        except KeyMissing as error:
+            self._rejected["epoch"] += 1
+            raise FrameRejected("epoch", error.what) from None
+
+    def _recorded(
         self, form: Literal["d", "m"], address: Address, frame: bytes, plain_ok: bool, unsigned_ok: bool
     ) -> Opened:
+        header, sender, _ = self._owner(address, frame, plain_ok, unsigned_ok)
+        if header.suite != self._keyring.suite:
+            raise FrameRejected("suite", f"the mesh seals with suite {self._keyring.suite}")
+        if not header.flags & Flags.ENC and unpack_vector(header.key_epochs) != ZERO:
+            raise FrameRejected("epoch", "epochs of a frame without a key")
+        meta, rest, signature = self._split(header, form, frame)
+        self._check_signature(address, sender, form, frame, meta, rest, signature)
+        meta, payload = self._sections(
+            form, address, header, frame, sender, (meta, rest), self._keyring.recorded_key
+        )
+        return Opened(header, sender, meta, payload)
+
+    def _owner(
+        self, address: Address, frame: bytes, plain_ok: bool, unsigned_ok: bool
+    ) -> tuple[Header, Identity, Decision]:
+        """The header of an event frame of a route, and who may have sent it."""
         header = Header.parse(frame)
         if header.kind is not FrameKind.EVENT:
             raise FrameRejected("kind", header.kind.name)
@@ -146,31 +186,66 @@ class Opener(Guarded):
         if not decision.allowed:
             reason = "revoked" if " is revoked" in decision.because else "role"
             raise FrameRejected(reason, f"{sender.name} does not own {address.short}: {decision.because}")
+        if header.first_seq == 0 or header.n_events == 0:
+            raise FrameRejected("replay", "sequence number 0")
+        return header, sender, decision
+
+    @staticmethod
+    def _check_signature(
+        address: Address,
+        sender: Identity,
+        form: str,
+        frame: bytes,
+        meta: bytes,
+        rest: bytes,
+        signature: bytes,
+    ) -> None:
+        if signature:
+            digest = rest if form == "m" else (hashlib.sha256(rest).digest() if rest else b"")
+            said = signed_bytes(address.digest, frame[:HEADER_BYTES], meta, digest)
+            verify(sender.node_pub, SIG_DOMAIN, said, signature)
+
+    def _sections(
+        self,
+        form: str,
+        address: Address,
+        header: Header,
+        frame: bytes,
+        sender: Identity,
+        sealed: tuple[bytes, bytes],
+        key_of: Callable[[str, Address, tuple[int, ...]], tuple[bytes, bytes]],
+    ) -> tuple[bytes, bytes | None]:
+        """Both sections opened and decompressed; no payload in the metadata-only form."""
+        meta, rest = sealed
+        if header.flags & Flags.ENC:
+            raw, ctr = frame[:HEADER_BYTES], header.frame_ctr
+            meta = self._open_section("m", address, header, raw, sender, meta, ctr, key_of)
+            if form == "d" and rest:
+                rest = self._open_section("d", address, header, raw, sender, rest, ctr + 1, key_of)
+        if header.flags & Flags.ZSTD_META:
+            meta = unpack(meta)
+        if form != "d":
+            return meta, None
+        return meta, unpack(rest) if header.flags & Flags.ZSTD_PAYLOAD else rest
+
+    def _events(
+        self, form: Literal["d", "m"], address: Address, frame: bytes, plain_ok: bool, unsigned_ok: bool
+    ) -> Opened:
+        header, sender, decision = self._owner(address, frame, plain_ok, unsigned_ok)
         self._check_time(header, AGE_MS_MAX)
         if self._keeper is not None:
             self._keeper.check_sender(header.policy_epoch, self._clock.now()[1] // 1_000_000)
-        if header.first_seq == 0 or header.n_events == 0:
-            raise FrameRejected("replay", "sequence number 0")
         standing = self._judge(header, address)
         meta, rest, signature = self._split(header, form, frame)
         generation = header.generation.to_bytes(4, "big")
         replay = (form.encode(), address.digest, sender.tag, header.incarnation, generation)
         self.replay.check(replay, header.frame_ctr, header.first_seq)
-        raw = frame[:HEADER_BYTES]
-        if signature:
-            digest = rest if form == "m" else (hashlib.sha256(rest).digest() if rest else b"")
-            verify(sender.node_pub, SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest), signature)
+        self._check_signature(address, sender, form, frame, meta, rest, signature)
         if standing == "next":
             raise KeyMissing(f"{address.short} goes on under its next epoch", because="epoch")
-        if header.flags & Flags.ENC:
-            meta = self._open_section("m", address, header, raw, sender, meta, header.frame_ctr)
-            if form == "d" and rest:
-                rest = self._open_section("d", address, header, raw, sender, rest, header.frame_ctr + 1)
-        if header.flags & Flags.ZSTD_META:
-            meta = unpack(meta)
-        payload: bytes | None = None
-        if form == "d":
-            payload = unpack(rest) if header.flags & Flags.ZSTD_PAYLOAD else rest
+        meta, payload = self._sections(
+            form, address, header, frame, sender, (meta, rest), self._keyring.key_at
+        )
         if decision.limits:
             self._budgets.spend(
                 decision, events=header.n_events, size_bytes=len(frame), now_ns=self._clock.now()[1]
@@ -243,8 +318,9 @@ class Opener(Guarded):
         sender: Identity,
         sealed: bytes,
         ctr: int,
+        key_of: Callable[[str, Address, tuple[int, ...]], tuple[bytes, bytes]],
     ) -> bytes:
-        key, kc = self._keyring.key_at(key_class, address, unpack_vector(header.key_epochs))
+        key, kc = key_of(key_class, address, unpack_vector(header.key_epochs))
         generation = header.generation.to_bytes(4, "big")
         slot = (
             key_class.encode(),

@@ -28,6 +28,7 @@ from meshfold.security import (
     Raise,
     voters_hash,
 )
+from meshfold.security.codec import Reader
 from meshfold.security.epochs import DEPTH, OUTSIDE
 from meshfold.security.key_tree import KEYED, path_of
 
@@ -37,6 +38,10 @@ __all__ = ("Keymaster", "follows")
 LEAD_MS: Final = 500
 RETRIES_MAX: Final = 8
 POLICY_KEY: Final = "policy"
+#: Before the place of a raise in the log: every one there ever was, for grants that open earlier epochs.
+PAST_PREFIX: Final = "epochs/"
+#: So many are remembered; keys of epochs before those open nothing any more.
+PAST_MAX: Final = 16_384
 Path = tuple[str, ...]
 
 
@@ -77,6 +82,7 @@ class Keymaster:
         self.voters: tuple[Identity, ...] = (identity,)
         self.record = PolicyRecord(identity.cluster, voters_hash(self.voters), 0, 0)
         self.plan = RotationPlan()
+        self._past: list[Raise] = []
         #: sends a packet to a node; set by the session
         self.send_packet: Callable[[bytes, bytes], Awaitable[None]] | None = None
         #: tells everyone the record; set by the session
@@ -97,6 +103,20 @@ class Keymaster:
             await self.change(lambda record: record)
         else:
             self._book.set_policy(self.record.policy)
+        await self._remember()
+
+    async def _remember(self) -> None:
+        """Keep the raises of the record beyond the time it needs them: it leaves out what no live frame can be under."""
+        saved = await self._log.snapshot(PAST_PREFIX)
+        for one in self.record.epochs.raises:
+            key = f"{PAST_PREFIX}{one.activate_ms:016d}/{'.'.join(one.path) or '>'}/{one.epoch}"
+            raw = one.encode()
+            if key not in saved or saved[key].value != raw:
+                await self._log.put(key, raw)
+        saved = await self._log.snapshot(PAST_PREFIX)
+        for key in sorted(saved)[:-PAST_MAX]:
+            await self._log.delete(key)
+        self._past = [Raise.read(Reader(saved[key].value)) for key in sorted(saved)[-PAST_MAX:]]
 
     async def change(self, make: Callable[[PolicyRecord], PolicyRecord]) -> PolicyRecord:
         """Replace the record: signed by a majority and logged on return.
@@ -117,6 +137,8 @@ class Keymaster:
                 if index is not None:
                     self.record, self._version = new, index
                     self._book.set_policy(new.policy)
+                    if new.epochs != old.epochs:
+                        await self._remember()
                     return new
                 saved = await self._log.get(POLICY_KEY)
                 if saved is not None:
@@ -127,7 +149,13 @@ class Keymaster:
         """A key packet."""
         self.packets += 1
         return self.tree.packet(
-            self._keys, self._identity, grantee, grants, hlc=self._hlc.stamp(), epochs=self.record.epochs
+            self._keys,
+            self._identity,
+            grantee,
+            grants,
+            hlc=self._hlc.stamp(),
+            epochs=self.record.epochs,
+            past=self._past,
         )
 
     def _raised(self, epochs: Epochs, path: Path, policy_epoch: int, activate_ms: int) -> Epochs:

@@ -22,6 +22,7 @@ from meshfold.mesh.enrolment.local import OPERATOR
 from meshfold.mesh.node.answers import Answers
 from meshfold.mesh.node.election import Election
 from meshfold.mesh.node.members import HEARTBEAT_S, Member
+from meshfold.mesh.node.recording import Recording, Replayed, begin_recording, replay_file
 from meshfold.mesh.node.remote_log import NodeLog
 from meshfold.mesh.node.session import Session
 from meshfold.mesh.node.vitals import vitals
@@ -230,6 +231,27 @@ class Node:
                 parents=parents,
             )
         )
+
+    def record(self, r: Route[Any], path: str | Path) -> Reply[Recording]:
+        """Keep the sealed frames of a route in a new file, from now on, until the recording is closed.
+
+        What is written is what the broker carries: it tells nobody more than that, and is opened by `replay`.
+
+        :raises GrantDenied: without META_READ on the route
+        :raises ConfigError: if the file is there already, or cannot be written
+        """
+        return self._reply(begin_recording(self._running(), r, Path(path)))
+
+    def replay(self, r: Route[Any], path: str | Path) -> Replayed:
+        """Open a recording of a route: its events in the order of the file, and the refused frames by reason.
+
+        The keys come with a grant of REPLAY_READ that names a range of policy epochs (`--epochs`): metadata with META_READ
+        beside it, payloads with PAYLOAD_OPEN. What was sealed under epochs outside the range is refused as `epoch`.
+
+        :raises GrantDenied: without REPLAY_READ on the route
+        :raises ConfigError: if the file is no recording of the route
+        """
+        return replay_file(self._running(), r, Path(path))
 
     @staticmethod
     def _check_contract(contract: str) -> None:

@@ -458,6 +458,7 @@ class Session:
         for grant_hash in gone:
             del self.grants[grant_hash]
         if gone:
+            self.keyring.forget_past()
             self.enrolment.store.forget(gone)
             self._renew = True
             self._wake.set()
