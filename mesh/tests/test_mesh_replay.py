@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from meshfold.core import Schema, route
-from meshfold.core.errors import ConfigError, GrantDenied
+from meshfold.core.errors import ConfigError, GrantDenied, GrantRevoked
 from meshfold.core.registry import Action
 from meshfold.mesh.enrolment import AuthorityFolder, identity_of
 from meshfold.mesh.local import LocalMesh
@@ -78,7 +78,7 @@ async def test_a_recording_opens_for_the_range_of_epochs_of_a_grant(mesh: LocalM
             # Taken back, the keys go with the grant.
             await operator.query("grant_revoke", node="hub", id=grant.hash.hex())
             await until(lambda: not auditor.session.keyring.held_of_the_past())
-            with pytest.raises(GrantDenied):
+            with pytest.raises(GrantRevoked):
                 auditor.replay(WORDS, path)
         with pytest.raises(ConfigError, match="no recording"):
             operator.replay(route("edge", "line", "other", schema=Schema.str()), path)

@@ -14,11 +14,11 @@ from hostile import VARIANTS, Row, refused_as
 from meshfold.core import Graph, Schema, route
 from meshfold.core.errors import DecodeError, FrameRejected
 from meshfold.core.registry import Action, FrameKind
-from meshfold.security import Capability
+from meshfold.security import Capability, Sealer
 from meshfold.security.compress import SECTION_BYTES_MAX, unpack
 from meshfold.security.replay import SEQ_GAP_MAX
 from meshfold.security.seal import SIG_DOMAIN, signed_bytes
-from parties import NOW_MS, OTHER, SECRET, Mesh, Party
+from parties import CLUSTER, NOW_MS, OTHER, SECRET, Mesh, Party
 
 HEADER = 96
 SIGNATURE = 64
@@ -278,6 +278,29 @@ def test_a_revoked_sender_is_refused_at_once(mesh: Mesh) -> None:
     row = Row(mesh)
     mesh.book.set_policy(Policy(1, frozenset({other.grant.hash})))
     row.refuses((other.seal(policy_epoch=0).whole() for _ in range(VARIANTS)), "revoked")
+
+
+def test_what_a_checkpoint_covered_before_a_revocation_is_taken_and_nothing_more(mesh: Mesh) -> None:
+    from meshfold.security import Policy
+
+    other = Party(mesh, "second", Capability(Action.OWN, SECRET.text))
+    life = b"second--"
+    under_way = [other.seal().whole() for _ in range(VARIANTS)]
+    opener = mesh.hub.opener
+    opener.checkpoint(other.identity.tag, life, {SECRET: other.sealer.standing(SECRET)})
+    after = [other.seal().whole() for _ in range(VARIANTS)]
+    mesh.book.set_policy(Policy(1, frozenset({other.grant.hash})))
+    # The revoked producer says that it had sent much more before.
+    opener.checkpoint(other.identity.tag, life, {SECRET: (7, 2**40)})
+    for raw in under_way:
+        assert opener.open_events("d", SECRET, raw).payload == b"the payload"
+    row = Row(mesh)
+    row.refuses(under_way, "replay")
+    row.refuses(after, "revoked")
+    row.refuses((other.seal(hlc=(NOW_MS - 20_000) << 16).whole() for _ in range(VARIANTS)), "revoked")
+    # Another life of it, and another route, were never covered.
+    other.sealer = Sealer(other.keys, CLUSTER, b"another-", other.keyring)
+    row.refuses((other.seal().whole() for _ in range(VARIANTS)), "revoked")
 
 
 def test_control_frames_are_refused_row_by_row(mesh: Mesh) -> None:

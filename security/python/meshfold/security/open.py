@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -31,6 +31,8 @@ from meshfold.security.starts import StartBook
 __all__ = ("Opened", "OpenedControl", "Opener")
 
 SKEW_MS: Final = 60_000
+#: Lives whose counter checkpoints are remembered, for what they sent before they were revoked.
+CHECKPOINTS_MAX: Final = 4096
 #: Frames of at-most-once routes older than this are refused (SECURITY: replay).
 AGE_MS_MAX: Final = 30_000
 DIGEST_BYTES: Final = 32
@@ -79,6 +81,8 @@ class Opener(Guarded):
         self._ciphers: dict[tuple[bytes, ...], Cipher] = {}
         self._rejected: Counter[str] = Counter()
         self._budgets = Budgets()
+        #: (sender, life) -> by route digest, (generation, counter) below which it had sent when it was last entitled
+        self._covered: OrderedDict[tuple[bytes, bytes], dict[bytes, tuple[int, int]]] = OrderedDict()
         #: boxes stamped before this are refused: an unclean stop forgot which were seen
         self._boxes_from = 0
         self.replay = ReplayGuard()
@@ -89,6 +93,29 @@ class Opener(Guarded):
         self.replay.restore(saved)
         if self.replay.guarded:
             self._boxes_from = hlc
+
+    def checkpoint(
+        self, sender: bytes, incarnation: bytes, floors: Mapping[Address, tuple[int, int]]
+    ) -> None:
+        """Take a producer's word on how far it got on its routes; where it may not own one any more, it no longer counts.
+
+        What it sent before that word is still taken: a revocation loses nothing that was under way, and a revoked
+        producer cannot make more of it.
+
+        :param floors: (generation, next counter) of each route
+        """
+        held = self._covered.pop((sender, incarnation), {})
+        for address, floor in floors.items():
+            if self._access.decide(sender, Action.OWN, address).allowed:
+                held[address.digest] = floor
+        self._covered[sender, incarnation] = held
+        if len(self._covered) > CHECKPOINTS_MAX:
+            self._covered.popitem(last=False)
+
+    def _was_covered(self, header: Header, address: Address) -> bool:
+        """Whether a checkpoint from before its sender's revocation covers a frame."""
+        floors = self._covered.get((header.sender_tag, header.incarnation), {})
+        return (header.generation, header.frame_ctr) < floors.get(address.digest, (0, 0))
 
     def counters(self) -> dict[str, int]:
         """Refusals by reason."""
@@ -185,7 +212,8 @@ class Opener(Guarded):
         decision = self._access.decide(sender.tag, Action.OWN, address)
         if not decision.allowed:
             reason = "revoked" if " is revoked" in decision.because else "role"
-            raise FrameRejected(reason, f"{sender.name} does not own {address.short}: {decision.because}")
+            if reason == "role" or not self._was_covered(header, address):
+                raise FrameRejected(reason, f"{sender.name} does not own {address.short}: {decision.because}")
         if header.first_seq == 0 or header.n_events == 0:
             raise FrameRejected("replay", "sequence number 0")
         return header, sender, decision

@@ -28,6 +28,8 @@ __all__ = ("KeyDesk",)
 
 CONFIRM_S: Final = 2.0
 CONFIRM_TRIES: Final = 10
+#: Revocations of what has ended by itself since are left out of the policy so often.
+PRUNE_MS: Final = 6 * 3_600_000
 
 
 class KeyDesk:
@@ -53,11 +55,21 @@ class KeyDesk:
         self._job = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        pruned_ms = self._session.hlc.now_ms()
         while True:
             with contextlib.suppress(TransportClosed, KeyMissing):
                 await self._control.keymaster.publish()
             await asyncio.sleep(HEARTBEAT_MS / 1000)
             await self._rotate_due()
+            if self._session.hlc.now_ms() - pruned_ms > PRUNE_MS:
+                pruned_ms = self._session.hlc.now_ms()
+                await self._prune()
+
+    async def _prune(self) -> None:
+        try:
+            await self._control.keymaster.prune(self._session.hlc.now_ms())
+        except MeshfoldError as error:
+            self._session.problems.append(f"ended revocations not left out: {error}")
 
     async def _rotate_due(self) -> None:
         plan = self._control.keymaster.plan

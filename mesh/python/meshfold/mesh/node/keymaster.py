@@ -38,6 +38,8 @@ __all__ = ("Keymaster", "follows")
 LEAD_MS: Final = 500
 RETRIES_MAX: Final = 8
 POLICY_KEY: Final = "policy"
+#: What ended so long ago is left out of the policy: no clock of the mesh is so far behind.
+ENDED_MS: Final = 3_600_000
 #: Before the place of a raise in the log: every one there ever was, for grants that open earlier epochs.
 PAST_PREFIX: Final = "epochs/"
 #: So many are remembered; keys of epochs before those open nothing any more.
@@ -45,9 +47,9 @@ PAST_MAX: Final = 16_384
 Path = tuple[str, ...]
 
 
-def follows(old: PolicyRecord, new: PolicyRecord) -> bool:
-    """Whether a record may take another's place: nothing is unsaid, and no epoch falls."""
-    if new.rank <= old.rank or not old.revoked <= new.revoked or new.suite != old.suite:
+def follows(old: PolicyRecord, new: PolicyRecord, ended: frozenset[bytes] = frozenset()) -> bool:
+    """Whether a record may take another's place: nothing is unsaid but what `ended` by itself, and no epoch falls."""
+    if new.rank <= old.rank or not old.revoked <= new.revoked | ended or new.suite != old.suite:
         return False
     paths = {one.path for one in old.epochs.raises}
     return all(
@@ -198,7 +200,7 @@ class Keymaster:
 
     async def revoke(self, items: Iterable[bytes], grant: Grant | None) -> PolicyRecord:
         """Revoke grants or keys: the policy epoch rises, and what the grant opened is under new keys at once."""
-        gone = frozenset(items)
+        gone, ended = frozenset(items), await self.ended(self._hlc.now_ms())
         paths: list[Path] = self._paths_of(grant) if grant is not None else [()]
         holder_left = grant is not None and all(
             one.hash == grant.hash for one in self._book.grants_of(grant.tag)
@@ -211,7 +213,7 @@ class Keymaster:
                 epochs = self._raised(epochs, path, epoch, self._hlc.now_ms())
             for path in self._outside_below(epochs, paths):
                 epochs = self._raised(epochs, path, epoch, self._hlc.now_ms())
-            return replace(record, policy_epoch=epoch, revoked=record.revoked | gone, epochs=epochs)
+            return replace(record, policy_epoch=epoch, revoked=record.revoked - ended | gone, epochs=epochs)
 
         record = await self.change(revoked)
         if holder_left:
@@ -219,6 +221,36 @@ class Keymaster:
             self.tree.store.draw_members(epoch + 1, self._stamped_ms() + LEAD_MS)
         await self._announce(paths, members=holder_left)
         return record
+
+    async def ended(self, now_ms: int) -> frozenset[bytes]:
+        """What is revoked and would not hold any more if it were not: it need not be named for ever.
+
+        A link ends at its time. A key ends when its identity and every grant that it stands in have.
+        """
+        revoked, before_ms = self.record.revoked, now_ms - ENDED_MS
+        last: dict[bytes, int] = {}
+        for saved in (await self._log.snapshot("grant/")).values():
+            for link in Grant.parse(saved.value).links:
+                for item in {link.hash, link.subject_pub, link.issuer_pub} & revoked:
+                    last[item] = max(last.get(item, 0), link.not_after_ms)
+        for saved in (await self._log.snapshot("member/")).values():
+            identity = Identity.parse(saved.value)
+            if identity.node_pub in revoked:
+                last[identity.node_pub] = max(last.get(identity.node_pub, 0), identity.not_after_ms)
+        return frozenset(item for item, at_ms in last.items() if at_ms < before_ms)
+
+    async def prune(self, now_ms: int) -> bool:
+        """Leave out of the policy what has ended by itself; whether anything had."""
+        ended = await self.ended(now_ms)
+        if not ended:
+            return False
+        await self.change(
+            lambda record: replace(
+                record, policy_epoch=record.policy_epoch + 1, revoked=record.revoked - ended
+            )
+        )
+        await self.publish()
+        return True
 
     @staticmethod
     def _paths_of(grant: Grant) -> list[Path]:
@@ -326,7 +358,7 @@ class Keymaster:
         if self.tell is not None:
             await self.tell(self.record.encode())
 
-    def signature_for(self, raw: bytes) -> tuple[bytes, bytes]:
+    async def signature_for(self, raw: bytes) -> tuple[bytes, bytes]:
         """This voter's signature of a record that another voter proposes.
 
         :raises FrameRejected: if it does not follow what this voter knows
@@ -334,6 +366,6 @@ class Keymaster:
         proposed = PolicyRecord.parse(raw)
         if proposed.cluster != self.record.cluster or proposed.voters != voters_hash(self.voters):
             raise FrameRejected("member", "a record of another set of voters")
-        if self.record.log_index and not follows(self.record, proposed):
+        if self.record.log_index and not follows(self.record, proposed, await self.ended(self._hlc.now_ms())):
             raise FrameRejected("policy", "a record that unsays something")
         return proposed.sign(self._keys)

@@ -43,6 +43,7 @@ class LoginRevoker:
         self._session = session
         self._wake = asyncio.Event()
         self._told = not authority.revokes_logins
+        self._closed = False
         #: times a server took the newer account
         self.pushed = 0
         self._job = asyncio.get_running_loop().create_task(self._run())
@@ -60,9 +61,11 @@ class LoginRevoker:
             self._wake.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closed:
             await self._wake.wait()
             self._wake.clear()
+            if self._closed:
+                return
             try:
                 await self._revoke()
             except (MeshfoldError, OSError) as error:
@@ -139,5 +142,8 @@ class LoginRevoker:
 
     async def close(self) -> None:
         """Stop."""
+        # A client that is being closed swallows the cancellation, so the loop has to see for itself.
+        self._closed = True
+        self._wake.set()
         self._job.cancel()
         await asyncio.gather(self._job, return_exceptions=True)

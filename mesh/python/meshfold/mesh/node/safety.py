@@ -225,11 +225,12 @@ class Safety:
             self._note_start(sender, incarnation, heartbeat.start)
         if heartbeat.wrap:
             self._directory.take_wrap(sender.tag, heartbeat.wrap)
+        floors = {Address.parse(one.address): (one.generation, one.frame_ctr) for one in heartbeat.routes}
+        self.opener.checkpoint(sender.tag, incarnation, floors)
         if sees_us and self.opener.replay.guarded:
-            floors = {
-                Address.parse(one.address).digest: (one.generation, one.frame_ctr) for one in heartbeat.routes
-            }
-            self.opener.replay.prove(sender.tag, incarnation, floors)
+            self.opener.replay.prove(
+                sender.tag, incarnation, {address.digest: floor for address, floor in floors.items()}
+            )
 
     def _note_start(self, sender: Identity, incarnation: bytes, raw: bytes) -> None:
         assert self.opener is not None
