@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ("LoginRevoker",)
 
+#: Before anybody is cut off, the policy that does it is told.
+TOLD_S: Final = 0.2
 #: So long a node with grants left has to fetch a login of what is left.
 LEAD_S: Final = 2.0
 RETRY_S: Final = 1.0
 TRIES_MAX: Final = 5
 ASK_S: Final = 5.0
+CLOSE_S: Final = 10.0
 #: A retired node's logins are refused whenever they were issued: seconds since 1970, far beyond any.
 FOR_GOOD_S: Final = 2**40
 
@@ -43,7 +46,7 @@ class LoginRevoker:
         self._session = session
         self._wake = asyncio.Event()
         self._told = not authority.revokes_logins
-        self._closed = False
+        self._closing = asyncio.Event()
         #: times a server took the newer account
         self.pushed = 0
         self._job = asyncio.get_running_loop().create_task(self._run())
@@ -61,11 +64,9 @@ class LoginRevoker:
             self._wake.set()
 
     async def _run(self) -> None:
-        while not self._closed:
+        while not self._closing.is_set():
             await self._wake.wait()
             self._wake.clear()
-            if self._closed:
-                return
             try:
                 await self._revoke()
             except (MeshfoldError, OSError) as error:
@@ -83,9 +84,12 @@ class LoginRevoker:
                 if not retired and self._session.book.grants_of(holder.tag):
                     spare.add(holder.login_pub)
             self._authority.revoke_logins(revoked, logins, now_s, spare=frozenset(spare))
+            # The word of the revocation goes first: whoever is cut off by it shall know why.
+            await self._pause(TOLD_S)
+            await self._session.transport.barrier()
             await self._push()
             if spare:
-                await asyncio.sleep(LEAD_S)
+                await self._pause(LEAD_S)
                 self._authority.revoke_logins(revoked, {}, now_s)
                 self._told = False
         if not self._told:
@@ -135,15 +139,21 @@ class LoginRevoker:
                         self._told = True
                         self.pushed += 1
                         return
-                await asyncio.sleep(RETRY_S)
+                await self._pause(RETRY_S)
+                if self._closing.is_set():
+                    break
         finally:
             await transport.close()
         raise TransportTimeout("no server takes the account", subject=subject, timeout_s=ASK_S)
 
     async def close(self) -> None:
-        """Stop."""
-        # A client that is being closed swallows the cancellation, so the loop has to see for itself.
-        self._closed = True
+        """Stop, when what is under way is done: a connection that is cut while it is made would be left open."""
+        self._closing.set()
         self._wake.set()
+        await asyncio.wait({self._job}, timeout=CLOSE_S)
         self._job.cancel()
         await asyncio.gather(self._job, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
