@@ -17,6 +17,7 @@ use crate::convert::{counters, cycle, overflow, taint_bits};
 use crate::errors::error;
 use crate::event::Event;
 use crate::hosts::Host;
+use crate::many::whole_numbers;
 use crate::publish::Envelope;
 use crate::queue::Queue;
 use crate::route::RouteBase;
@@ -291,9 +292,10 @@ impl GraphBase {
         py: Python<'_>,
         r: &Bound<'_, RouteBase>,
         values: &Bound<'_, PyAny>,
-        times: Option<Vec<i64>>,
+        times: Option<&Bound<'_, PyAny>>,
         keys: Option<Vec<String>>,
     ) -> PyResult<(u64, u64)> {
+        let times = times.map(|times| whole_numbers(py, times)).transpose()?;
         self.publish_slices(py, r, values, times.as_deref(), keys.as_deref())
     }
 

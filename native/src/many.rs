@@ -101,6 +101,14 @@ impl Many {
     }
 }
 
+/// 64-bit integers: a buffer of them without an object each, or a sequence.
+pub(crate) fn whole_numbers(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    match PyBuffer::<i64>::get(given) {
+        Ok(buffer) if native_axis(&buffer) => buffer.to_vec(py),
+        _ => given.try_iter()?.map(|number| number?.extract()).collect(),
+    }
+}
+
 /// Whether a buffer has one axis and this machine's byte order, which `PyBuffer` does not look at.
 fn native_axis<T: pyo3::buffer::Element>(buffer: &PyBuffer<T>) -> bool {
     let order = buffer.format().to_bytes().first().copied();

@@ -93,6 +93,15 @@ impl Aggregate {
         }
     }
 
+    /// Compute over numbers that lie in several places.
+    pub(super) fn over_slices<'a>(&self, slices: impl Iterator<Item = &'a [f64]>) -> Value {
+        let mut fold = Fold::default();
+        for numbers in slices {
+            fold.push_all(self, numbers);
+        }
+        fold.value(self)
+    }
+
     /// Compute over numbers at rest.
     pub fn over(&self, numbers: impl Iterator<Item = f64>) -> Value {
         let mut fold = Fold::default();
@@ -139,7 +148,7 @@ impl Fold {
         }
         self.count += 1;
         self.last = number;
-        self.add(number, 1.0);
+        self.add(by, number, 1.0);
         match by.what {
             What::Min => slide(&mut self.least, self.taken, number, |a, b| a <= b),
             What::Max => slide(&mut self.greatest, self.taken, number, |a, b| a >= b),
@@ -166,7 +175,7 @@ impl Fold {
             return;
         };
         self.count -= 1;
-        self.add(number, -1.0);
+        self.add(by, number, -1.0);
         let place = self.left;
         self.left += 1;
         for ring in [&mut self.least, &mut self.greatest] {
@@ -182,7 +191,7 @@ impl Fold {
         }
         // What was added and taken away leaves rounding behind: once a length they are added up anew.
         if self.left - self.fresh >= self.count.max(1) {
-            self.anew();
+            self.anew(by);
         }
     }
 
@@ -195,20 +204,103 @@ impl Fold {
         Column::of(numbers.iter().map(value).collect())
     }
 
-    /// The same where all but the last `size` leave again.
+    /// As `push` for each, where no value is asked between.
+    fn push_all(&mut self, by: &Aggregate, numbers: &[f64]) {
+        let sums = matches!(by.what, What::Sum | What::Mean | What::Count);
+        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else {
+            return;
+        };
+        if !sums || !numbers.iter().all(|number| number.is_finite()) {
+            for number in numbers {
+                self.push(by, *number);
+            }
+            return;
+        }
+        self.push(by, *first);
+        for number in &numbers[1..] {
+            self.sum += number - self.shift;
+        }
+        self.count += numbers.len() as u64 - 1;
+        self.taken += numbers.len() as u64 - 1;
+        self.last = *last;
+    }
+
+    /// As `over_all`, where all but the last `size` leave again.
     pub(super) fn slide_over(&mut self, by: &Aggregate, numbers: &[f64], size: usize) -> Column {
         let mut values = Vec::with_capacity(numbers.len());
+        let growing = size.saturating_sub(self.numbers.len()).min(numbers.len());
+        let (grow, slide) = numbers.split_at(growing);
+        let sums = matches!(by.what, What::Sum | What::Mean) && self.wild == 0;
+        if sums && numbers.iter().all(|number| number.is_finite()) {
+            self.slide_one_by_one(by, grow, size, |value| values.push(value));
+            if let Some(mut floats) = floats(&values) {
+                floats.reserve(slide.len());
+                self.slide_sums(by, slide, size, &mut floats);
+                return Column::Floats(floats);
+            }
+        }
+        self.slide_one_by_one(by, &numbers[values.len()..], size, |value| {
+            values.push(value);
+        });
+        Column::of(values)
+    }
+
+    fn slide_one_by_one(
+        &mut self,
+        by: &Aggregate,
+        numbers: &[f64],
+        size: usize,
+        mut with: impl FnMut(Value),
+    ) {
         for number in numbers {
             self.enter(by, *number);
             if self.numbers.len() > size {
                 self.leave(by);
             }
-            values.push(self.value(by));
+            with(self.value(by));
         }
-        Column::of(values)
     }
 
-    fn anew(&mut self) {
+    /// Finite numbers through a full window, for a sum or a mean: what `enter`, `leave` and `value` compute, in their order.
+    fn slide_sums(&mut self, by: &Aggregate, numbers: &[f64], size: usize, values: &mut Vec<f64>) {
+        let Some(last) = numbers.last() else { return };
+        #[allow(clippy::cast_precision_loss, reason = "a count of items in memory")]
+        let count = size as f64;
+        let value = |sum: f64, shift: f64| match by.what {
+            What::Sum => sum + shift * count,
+            _ => sum / count + shift,
+        };
+        let all: Vec<f64> = self.numbers.iter().chain(numbers).copied().collect();
+        let (mut at, total) = (0, numbers.len());
+        while at < total {
+            // Up to where the sums are added up anew.
+            let until = size - (self.left - self.fresh) as usize;
+            let step = until.min(total - at);
+            let (old, new) = (&all[at..at + step], &all[at + size..at + size + step]);
+            let (mut sum, shift) = (self.sum, self.shift);
+            for (old, new) in old.iter().zip(new) {
+                sum += new - shift;
+                sum -= old - shift;
+                values.push(value(sum, shift));
+            }
+            at += step;
+            self.sum = sum;
+            self.left += step as u64;
+            if step == until {
+                let window = &all[at..at + size];
+                self.shift = window[0];
+                self.sum = window.iter().fold(0.0, |sum, one| sum + (one - self.shift));
+                self.fresh = self.left;
+                values.pop();
+                values.push(value(self.sum, self.shift));
+            }
+        }
+        self.taken += total as u64;
+        self.last = *last;
+        self.numbers = all[total..].iter().copied().collect();
+    }
+
+    fn anew(&mut self, by: &Aggregate) {
         (self.sum, self.squares, self.wild, self.fresh) = (0.0, 0.0, 0, self.left);
         let finite = self
             .numbers
@@ -217,15 +309,17 @@ impl Fold {
             .find(|number| number.is_finite());
         self.shift = finite.unwrap_or(0.0);
         for place in 0..self.numbers.len() {
-            self.add(self.numbers[place], 1.0);
+            self.add(by, self.numbers[place], 1.0);
         }
     }
 
-    fn add(&mut self, number: f64, sign: f64) {
+    fn add(&mut self, by: &Aggregate, number: f64, sign: f64) {
         if number.is_finite() {
             let from = number - self.shift;
             self.sum += sign * from;
-            self.squares += sign * from * from;
+            if by.what == What::Std {
+                self.squares += sign * from * from;
+            }
         } else if sign > 0.0 {
             self.wild += 1;
         } else {
@@ -274,6 +368,15 @@ impl Fold {
         }
         self.numbers.iter().sum()
     }
+}
+
+/// Floats, if they all are.
+fn floats(values: &[Value]) -> Option<Vec<f64>> {
+    let float = |value: &Value| match value {
+        Value::Float(float) => Some(*float),
+        _ => None,
+    };
+    values.iter().map(float).collect()
 }
 
 /// Keep in `ring` only numbers that can still become the extreme one.

@@ -145,8 +145,17 @@ impl Times {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Steps(Option<Arc<[u32]>>);
 
+/// The first of `len` rows whose time is not before; times do not go back.
+pub(crate) fn first_from(times: &Times, len: usize, time: i64) -> usize {
+    match times {
+        Times::Same(same) if *same >= time => 0,
+        Times::Same(_) => len,
+        Times::Each(times) => times.partition_point(|one| *one < time),
+    }
+}
+
 impl Steps {
-    fn at(&self, row: usize) -> u32 {
+    pub(crate) fn at(&self, row: usize) -> u32 {
         self.0.as_ref().map_or(row as u32, |steps| steps[row])
     }
 
@@ -182,11 +191,6 @@ impl Ids {
     pub(crate) fn at(&self, row: usize) -> EventId {
         let seq = self.first.seq + u64::from(self.steps.at(row));
         EventId { seq, ..self.first }
-    }
-
-    /// The first of them, where no number is left out.
-    pub(crate) fn whole(&self) -> Option<EventId> {
-        self.steps.0.is_none().then_some(self.first)
     }
 
     fn split_off(&mut self, at: usize, len: usize) -> Self {
@@ -322,6 +326,11 @@ impl Lot {
         self.len == 0
     }
 
+    /// Which element of the turn's run caused each row.
+    pub(crate) fn steps(&self) -> Steps {
+        self.rows.clone()
+    }
+
     /// Which element of the turn's run caused a row.
     pub fn row(&self, row: usize) -> u32 {
         self.rows.at(row)
@@ -355,6 +364,13 @@ impl Lot {
             },
             ..self.common.clone()
         }
+    }
+
+    /// The first id, where the rows are consecutive events, unmarked, each of a trace of its own.
+    pub(crate) fn plain(&self) -> Option<EventId> {
+        let unmarked = self.common.taints == 0 && self.common.labels.is_empty() && !self.mixed;
+        let whole = self.ids.steps.0.is_none().then_some(self.ids.first);
+        whole.filter(|_| unmarked && matches!(self.parents, Parents::Own))
     }
 
     pub(crate) fn trace_of(&self, row: usize) -> [u8; 16] {

@@ -112,11 +112,7 @@ impl Trail {
     /// How many rows of a lot have to come one by one before `slide_over` can take the rest: then every result is of
     /// consecutive events of several traces, without marks.
     pub(super) fn alone(&self, lot: &Lot, size: usize) -> usize {
-        let plain = lot.common.taints == 0
-            && lot.common.labels.is_empty()
-            && !lot.mixed
-            && matches!(lot.parents, Parents::Own);
-        let Some(first) = lot.ids.whole().filter(|_| plain && size > 1) else {
+        let Some(first) = lot.plain().filter(|_| size > 1) else {
             return lot.len();
         };
         let Some(last) = self.crumbs.back() else {
@@ -149,6 +145,17 @@ impl Trail {
         lot.mix();
         lot.parents = Parents::Back(size as u64 - 1, oldest);
         lot.common = lot.common.clone().made();
+    }
+
+    /// Make `item` a result of consecutive unmarked events of different traces, from that of `oldest` to its own.
+    pub(super) fn stamp_span(oldest: &Item, item: &mut Item) {
+        item.edge = 0;
+        item.lineage.parents = vec![ParentRange {
+            last: item.id.seq,
+            ..oldest.id.range()
+        }];
+        item.lineage.causality = item.id;
+        item.lineage.mixed = true;
     }
 
     /// Make `item` a result of everything remembered (S28, S30).

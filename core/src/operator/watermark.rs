@@ -90,6 +90,16 @@ impl Clock {
         })
     }
 
+    /// Whether event time is the device time.
+    pub fn is_device_time(&self) -> bool {
+        self.time.is_none()
+    }
+
+    /// Whether items of equal times, or those the first of which moved the watermark, are in time.
+    pub fn takes_equal_times(&self) -> bool {
+        self.watermark || self.disorder > 0
+    }
+
     /// The event time of an item.
     pub fn time_of(&self, item: &Item) -> Result<i64, Fault> {
         let Some(expr) = &self.time else {
@@ -148,6 +158,28 @@ impl Watermark {
         source.time = source.time.max(time);
         source.seen = source.seen.max(item.ingest);
         self.settle(clock, item.ingest)
+    }
+
+    /// The time `item`'s source has to come to for the watermark to reach `mark`, if nothing else happens; the least number
+    /// where it has come that far. None: not by that source alone.
+    pub fn reached_at(&self, clock: &Clock, port: usize, item: &Item, mark: i64) -> Option<i64> {
+        let own = (port, item.id.producer, item.id.incarnation, item.id.route);
+        let active = |seen: i64| {
+            clock
+                .idle
+                .is_none_or(|idle| seen.saturating_add(idle) > item.ingest)
+        };
+        let needed = mark.saturating_add(clock.disorder);
+        let mut others = self.sources.iter().filter(|(key, _)| **key != own);
+        let held = others.any(|(_, other)| active(other.seen) && other.time < needed);
+        let there = self.sources.get(&own)?.time >= needed;
+        (!held).then_some(if there { i64::MIN } else { needed })
+    }
+
+    /// Whether a source is known.
+    pub fn knows(&self, port: usize, item: &Item) -> bool {
+        let own = (port, item.id.producer, item.id.incarnation, item.id.route);
+        self.sources.contains_key(&own)
     }
 
     /// Look again at who is active.

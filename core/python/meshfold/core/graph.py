@@ -119,14 +119,15 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
     ) -> SeqRange:
         """Publish values in order: a list, or a buffer (array, NumPy) of doubles or 64-bit integers without an object each.
 
-        :param times: device times in ns, one for each value
+        Where nothing can tell the difference, they go through operators as columns (a run): functions and observers are
+        still called in the order of values, but may find the routes further on than the value they are called with.
+
+        :param times: device times in ns, one for each value; a buffer of 64-bit integers without an object each
         :param keys: partition keys, one for each value
         :raises EncodeError: if one does not fit; then nothing was published
         :raises ValueError: if times or keys are not one for each value
         """
-        first, last = self.publish_all(
-            r, values, list(times) if times else None, list(keys) if keys else None
-        )
+        first, last = self.publish_all(r, values, times, list(keys) if keys else None)
         return SeqRange(first, last)
 
     def feed(self, r: Route[T], values: Iterable[T]) -> int:

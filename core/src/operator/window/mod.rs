@@ -1,5 +1,6 @@
 //! Windows: `window_count` over the last items, `window_time` over event time, `window_session` over activity.
 
+mod block;
 mod count;
 mod session;
 mod time;
@@ -94,6 +95,11 @@ pub(crate) fn emit(
     let mut item = last.item.clone();
     trail.stamp(&mut item);
     item.value = content.result(kept.iter().map(|kept| &kept.item.value));
+    finish(item, key, firing, out);
+}
+
+/// Emit a result as that of a window.
+fn finish(mut item: Item, key: Option<&Arc<str>>, firing: &Firing, out: &mut Out) {
     item.key = key.cloned();
     item.time = firing.end;
     item.logical = firing.revision;

@@ -7,14 +7,19 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Config;
 
-use super::{Content, Firing, Kept, emit, items_default};
+use super::block::{self, Block, Part};
+use super::{Content, Firing, Kept, emit, finish, items_default};
 use crate::operator::compute::keys_default;
+use crate::operator::lot::{Column, Lot, Times, first_from};
 use crate::operator::watermark::{Clock, TimeSettings, Watermark, watermark_of};
-use crate::operator::{BuildError, Item, Operator, Out, config, load, save};
+use crate::operator::{BuildError, Item, Operator, Out, Ran, config, load, save};
 use crate::registry::{DELIVERY_DROPPED, DropReason};
+use crate::value::Value;
 
 /// Windows one item may be in.
 const OVERLAP_MAX: i64 = 10_000;
+/// Rows in order that are taken at once; fewer come one by one.
+const ROWS_MIN: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,10 +37,13 @@ struct Settings {
     keys_max: usize,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Partition {
     first: u64,
     kept: BTreeMap<(i64, u64), Kept>,
+    /// What came as runs; a checkpoint has it among the items.
+    #[serde(skip)]
+    blocks: Vec<Block>,
     /// Ends of windows that hold something and have not fired.
     open: BTreeSet<i64>,
     /// Revisions of those that fired and may be corrected.
@@ -44,7 +52,7 @@ struct Partition {
     mark: u64,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct State {
     watermark: Watermark,
     partitions: BTreeMap<Option<Arc<str>>, Partition>,
@@ -89,7 +97,82 @@ pub(in crate::operator) fn build(with: &Config) -> Result<Box<dyn Operator>, Bui
     }))
 }
 
+impl Partition {
+    fn holds(&self) -> bool {
+        !self.kept.is_empty() || !self.blocks.is_empty()
+    }
+}
+
 impl TimeWindow {
+    /// How many of the first rows of a lot are in time and in the order of times, whatever those before them do.
+    fn in_order(&self, lot: &Lot, source: &Item) -> usize {
+        let time = lot.times.get(0);
+        let watermark = &self.state.watermark;
+        // The source itself may have been further, while another one held the watermark back.
+        let late = watermark.late(time)
+            || watermark.reached_at(&self.clock, 0, source, time) == Some(i64::MIN);
+        let equal = self.clock.takes_equal_times();
+        match &lot.times {
+            _ if late => 0,
+            Times::Same(_) if equal => lot.len(),
+            Times::Same(_) => 1,
+            Times::Each(times) => {
+                let breaks = |two: &[i64]| two[1] < two[0] || (two[1] == two[0] && !equal);
+                let at = times.windows(2).position(breaks);
+                at.map_or(lot.len(), |at| at + 1)
+            }
+        }
+    }
+
+    /// Take in rows that are in order.
+    fn insert_lot(&mut self, lot: Lot, out: &mut Out) -> Vec<(u32, Item)> {
+        let first = self.state.order + 1;
+        self.state.order += lot.len() as u64;
+        self.state.items += lot.len();
+        let (mut ends, mut next) = (Vec::new(), i64::MIN);
+        for row in (0..lot.len()).rev() {
+            // The last of a stretch is in all windows that the others are in.
+            let time = lot.times.get(row);
+            if ends.is_empty() || time <= next {
+                ends.extend(self.ends(time));
+                next = time.div_euclid(self.slide) * self.slide;
+                if next == time {
+                    next -= self.slide;
+                }
+            }
+            if matches!(lot.times, Times::Same(_)) {
+                break;
+            }
+        }
+        let partition = self.state.partitions.entry(None).or_default();
+        if partition.first == 0 {
+            partition.first = first;
+        }
+        partition.open.extend(ends);
+        let (len, now) = (lot.len(), lot.common.ingest);
+        let (source, rows) = (lot.item_with(0, Value::None), lot.steps());
+        let times = lot.times.clone();
+        partition.blocks.push(Block::new(lot, first));
+        let mut results = Vec::new();
+        let mut row = 0;
+        while row < len && !self.clock.watermark {
+            let opened = self.state.partitions.values();
+            let due = opened.filter_map(|partition| partition.open.first()).min();
+            let watermark = &self.state.watermark;
+            let at = due.and_then(|end| watermark.reached_at(&self.clock, 0, &source, *end));
+            let reached = at.map_or(len, |at| first_from(&times, len, at)).max(row);
+            let until = reached.min(len - 1);
+            let time = times.get(until);
+            if self.state.watermark.advance(&self.clock, 0, &source, time) {
+                self.sweep(now, out);
+                let made = out.items.drain(..).map(|(_, item)| (rows.at(until), item));
+                results.extend(made);
+            }
+            row = until + 1;
+        }
+        results
+    }
+
     /// Ends of the windows a time is in.
     fn ends(&self, time: i64) -> impl Iterator<Item = i64> + use<> {
         let (slide, width) = (self.slide, self.width);
@@ -128,7 +211,7 @@ impl TimeWindow {
         state.order += 1;
         let order = state.order;
         let partition = state.partitions.entry(key.clone()).or_default();
-        if partition.kept.is_empty() && partition.first == 0 {
+        if partition.first == 0 {
             partition.first = order;
         }
         partition
@@ -158,14 +241,20 @@ impl TimeWindow {
         };
         partition.open.remove(&end);
         let from = (end.saturating_sub(self.width).saturating_add(1), 0);
-        let kept: Vec<&Kept> = partition
+        let mut kept: Vec<&Kept> = partition
             .kept
             .range(from..=(end, u64::MAX))
             .map(|(_, kept)| kept)
             .collect();
-        if kept.is_empty() {
+        let blocks = partition.blocks.iter();
+        let mut parts: Vec<Part<'_>> = blocks
+            .map(|block| block.part(end.saturating_sub(self.width), end))
+            .filter(|part| !part.is_empty())
+            .collect();
+        if kept.is_empty() && parts.is_empty() {
             return;
         }
+        parts.sort_by_key(Part::span);
         let revision = partition.fired.get(&end).map_or(0, |revision| revision + 1);
         let mark = std::mem::take(&mut partition.mark);
         let firing = Firing {
@@ -174,7 +263,18 @@ impl TimeWindow {
             mark,
             now,
         };
-        emit(&self.content, key, &firing, &kept, out);
+        let whole = match &self.content {
+            Content::Aggregate(aggregate) if kept.is_empty() => block::result(aggregate, &parts),
+            _ => None,
+        };
+        if let Some(item) = whole {
+            finish(item, key, &firing, out);
+        } else {
+            let made: Vec<Kept> = parts.iter().flat_map(|part| part.kept()).collect();
+            kept.extend(&made);
+            kept.sort_by_key(|kept| (kept.time, kept.order));
+            emit(&self.content, key, &firing, &kept, out);
+        }
         partition.fired.insert(end, revision);
     }
 
@@ -203,11 +303,15 @@ impl TimeWindow {
             let rest = partition.kept.split_off(&(gone.saturating_add(1), 0));
             state.items -= partition.kept.len();
             partition.kept = rest;
+            for block in &mut partition.blocks {
+                state.items -= block.forget(gone);
+            }
+            partition.blocks.retain(|block| block.len() > 0);
             partition.fired = partition.fired.split_off(&over.saturating_add(1));
         }
         state
             .partitions
-            .retain(|_, partition| !partition.kept.is_empty() || !partition.fired.is_empty());
+            .retain(|_, partition| partition.holds() || !partition.fired.is_empty());
     }
 }
 
@@ -232,6 +336,37 @@ impl Operator for TimeWindow {
         if self.state.watermark.advance(&self.clock, port, &item, time) {
             self.sweep(item.ingest, out);
         }
+    }
+
+    fn on_lot(&mut self, port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        let source = lot.item_with(0, Value::None);
+        if port != 0 || lot.keys.is_some() || !self.clock.is_device_time() {
+            return Ran::Alone(lot.len(), lot);
+        }
+        if !self.clock.watermark && !self.state.watermark.knows(0, &source) {
+            return Ran::Alone(1, lot);
+        }
+        let rows = self.in_order(&lot, &source);
+        let known = self.state.partitions.contains_key(&None);
+        let fits = self.state.items + rows <= self.items_max
+            && (known || self.state.partitions.len() < self.keys_max);
+        // Short pieces are not worth it.
+        if !fits || (rows < lot.len() && rows < ROWS_MIN) {
+            return Ran::Alone(lot.len(), lot);
+        }
+        let numbers = match &self.content {
+            Content::Aggregate(aggregate) => match aggregate.numbers(&lot) {
+                None => return Ran::Alone(lot.len(), lot),
+                numbers => numbers,
+            },
+            Content::Values => None,
+        };
+        let rest = (rows < lot.len()).then(|| lot.split_off(rows));
+        if let Some(mut numbers) = numbers {
+            numbers.truncate(rows);
+            lot.values = Column::Floats(numbers);
+        }
+        Ran::Items(self.insert_lot(lot, out), rest)
     }
 
     fn deadline(&self) -> Option<i64> {
@@ -260,7 +395,17 @@ impl Operator for TimeWindow {
     }
 
     fn save(&self) -> Result<Vec<u8>, BuildError> {
-        save(&self.state)
+        if self.state.partitions.values().all(|p| p.blocks.is_empty()) {
+            return save(&self.state);
+        }
+        let mut state = self.state.clone();
+        for partition in state.partitions.values_mut() {
+            let kept = partition.blocks.iter().flat_map(Block::kept);
+            partition
+                .kept
+                .extend(kept.map(|kept| ((kept.time, kept.order), kept)));
+        }
+        save(&state)
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), BuildError> {

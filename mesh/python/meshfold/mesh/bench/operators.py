@@ -58,6 +58,10 @@ def one_at_a_time(plan: Plan) -> Callable[[int], float]:
     return run
 
 
+def _starts(rounds: int) -> range:
+    return range(0, rounds * 100 * SLICE, 100 * SLICE)
+
+
 def batched(plan: Plan) -> Callable[[int], float]:
     """Publish a buffer of doubles, in slices, through a plan into a route."""
 
@@ -66,9 +70,11 @@ def batched(plan: Plan) -> Callable[[int], float]:
         plan(graph, source).into(sink)
         values = array("d", (float(i) for i in range(SLICE)))
         rounds = max(2, items // SLICE)
+        # A value each 100 ns of device time.
+        times = [array("q", range(begin, begin + 100 * SLICE, 100)) for begin in _starts(rounds)]
         begin = perf_counter()
-        for _ in range(rounds):
-            graph.publish_many(source, values)
+        for of_round in times:
+            graph.publish_many(source, values, times=of_round)
         rate = rounds * SLICE / (perf_counter() - begin)
         assert graph.published(sink) > 0
         return rate
