@@ -220,10 +220,9 @@ impl Operator for Rolling {
             }
         };
         if let Some(size) = self.size {
-            state.fold.enter(&self.aggregate, number);
+            state.fold.slide(&self.aggregate, number, size);
             state.trail.push(&item);
             if state.trail.len() > size {
-                state.fold.leave(&self.aggregate);
                 state.trail.pop();
             }
             state.trail.stamp(&mut item);

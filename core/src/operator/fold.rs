@@ -169,6 +169,27 @@ impl Fold {
         self.numbers.push_back(number);
     }
 
+    /// Take a number in at the end; of more than `size` the oldest leaves.
+    pub fn slide(&mut self, by: &Aggregate, number: f64, size: usize) {
+        let oldest = self.numbers.front().copied().unwrap_or(f64::NAN);
+        let sums = matches!(by.what, What::Sum | What::Mean);
+        if !sums || self.numbers.len() < size || !number.is_finite() || !oldest.is_finite() {
+            self.enter(by, number);
+            if self.numbers.len() > size {
+                self.leave(by);
+            }
+            return;
+        }
+        // What comes and what goes in one step, as `slide_sums` does it.
+        self.sum += (number - self.shift) - (oldest - self.shift);
+        self.numbers.pop_front();
+        self.numbers.push_back(number);
+        self.last = number;
+        self.taken += 1;
+        self.left += 1;
+        self.freshen(by);
+    }
+
     /// Let the oldest number leave.
     pub fn leave(&mut self, by: &Aggregate) {
         let Some(number) = self.numbers.pop_front() else {
@@ -189,7 +210,11 @@ impl Fold {
                 .partition_point(|other| other.total_cmp(&number).is_lt());
             self.sorted.remove(at);
         }
-        // What was added and taken away leaves rounding behind: once a length they are added up anew.
+        self.freshen(by);
+    }
+
+    /// What was added and taken away leaves rounding behind: once a length the sums are added up anew.
+    fn freshen(&mut self, by: &Aggregate) {
         if self.left - self.fresh >= self.count.max(1) {
             self.anew(by);
         }
@@ -253,15 +278,12 @@ impl Fold {
         mut with: impl FnMut(Value),
     ) {
         for number in numbers {
-            self.enter(by, *number);
-            if self.numbers.len() > size {
-                self.leave(by);
-            }
+            self.slide(by, *number, size);
             with(self.value(by));
         }
     }
 
-    /// Finite numbers through a full window, for a sum or a mean: what `enter`, `leave` and `value` compute, in their order.
+    /// Finite numbers through a full window, for a sum or a mean: what `slide` and `value` compute, in their order.
     fn slide_sums(&mut self, by: &Aggregate, numbers: &[f64], size: usize, values: &mut Vec<f64>) {
         let Some(last) = numbers.last() else { return };
         #[allow(clippy::cast_precision_loss, reason = "a count of items in memory")]
@@ -279,8 +301,7 @@ impl Fold {
             let (old, new) = (&all[at..at + step], &all[at + size..at + size + step]);
             let (mut sum, shift) = (self.sum, self.shift);
             for (old, new) in old.iter().zip(new) {
-                sum += new - shift;
-                sum -= old - shift;
+                sum += (new - shift) - (old - shift);
                 values.push(value(sum, shift));
             }
             at += step;
@@ -289,7 +310,7 @@ impl Fold {
             if step == until {
                 let window = &all[at..at + size];
                 self.shift = window[0];
-                self.sum = window.iter().fold(0.0, |sum, one| sum + (one - self.shift));
+                self.sum = sum_about(self.shift, window);
                 self.fresh = self.left;
                 values.pop();
                 values.push(value(self.sum, self.shift));
@@ -310,6 +331,9 @@ impl Fold {
         self.shift = finite.unwrap_or(0.0);
         for place in 0..self.numbers.len() {
             self.add(by, self.numbers[place], 1.0);
+        }
+        if self.wild == 0 {
+            self.sum = sum_about(self.shift, self.numbers.make_contiguous());
         }
     }
 
@@ -368,6 +392,21 @@ impl Fold {
         }
         self.numbers.iter().sum()
     }
+}
+
+/// The sum of differences to a number, in four parts, which do not wait for each other.
+fn sum_about(shift: f64, numbers: &[f64]) -> f64 {
+    let (fours, rest) = numbers.as_chunks::<4>();
+    let mut parts = [0.0; 4];
+    for four in fours {
+        for (part, number) in parts.iter_mut().zip(four) {
+            *part += number - shift;
+        }
+    }
+    for (part, number) in parts.iter_mut().zip(rest) {
+        *part += number - shift;
+    }
+    (parts[0] + parts[1]) + (parts[2] + parts[3])
 }
 
 /// Floats, if they all are.

@@ -373,8 +373,10 @@ impl Lot {
         whole.filter(|_| unmarked && matches!(self.parents, Parents::Own))
     }
 
-    pub(crate) fn trace_of(&self, row: usize) -> [u8; 16] {
-        root_trace(&self.trace.at(row))
+    /// Id, trace and causality of a row.
+    pub(crate) fn chain_of(&self, row: usize) -> (EventId, [u8; 16], EventId) {
+        let trace = root_trace(&self.trace.at(row));
+        (self.ids.at(row), trace, self.causality.at(row))
     }
 
     fn ranges(&self, row: usize) -> Vec<ParentRange> {

@@ -13,7 +13,6 @@ use super::{Item, Lot};
 use crate::event::{EventId, ParentRange, add_range};
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
-use crate::value::Value;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Crumb {
@@ -65,7 +64,7 @@ impl Trail {
 
     /// Remember an item.
     pub fn push(&mut self, item: &Item) {
-        let crumb = Crumb {
+        self.remember(Crumb {
             id: item.id,
             trace: item.lineage.trace,
             causality: item.lineage.causality,
@@ -74,7 +73,10 @@ impl Trail {
             taints: item.taints,
             parents: item.lineage.parents.clone(),
             labels: item.labels.clone(),
-        };
+        });
+    }
+
+    fn remember(&mut self, crumb: Crumb) {
         if let Some(last) = self.crumbs.back() {
             self.breaks += usize::from(last.breaks(&crumb));
             self.turns += usize::from(last.trace != crumb.trace || crumb.mixed);
@@ -126,7 +128,7 @@ impl Trail {
             // Whatever is remembered now is forgotten after so many.
             return size.min(lot.len());
         }
-        usize::from(last.trace == lot.trace_of(0)).max(self.marked.min(1) * size.min(lot.len()))
+        usize::from(last.trace == lot.chain_of(0).1).max(self.marked.min(1) * size.min(lot.len()))
     }
 
     /// Remember the rows of a lot, forget all but `size`, and make each a result of what was remembered with it.
@@ -134,10 +136,21 @@ impl Trail {
         let oldest = self.crumbs.front().map_or(0, |first| first.id.seq);
         let fresh = lot.len().min(size);
         if fresh == size {
-            self.clear();
+            self.crumbs.clear();
+            self.marked = 0;
         }
         for row in lot.len() - fresh..lot.len() {
-            self.push(&lot.item_with(row, Value::None));
+            let (id, trace, causality) = lot.chain_of(row);
+            self.remember(Crumb {
+                id,
+                trace,
+                causality,
+                mixed: false,
+                sampled: false,
+                taints: 0,
+                parents: Vec::new(),
+                labels: Vec::new(),
+            });
             if self.crumbs.len() > size {
                 self.pop();
             }
