@@ -210,6 +210,16 @@ struct Pace {
 }
 
 impl Pace {
+    /// Whether there is room for one more in the second of `now`, ns.
+    fn admits(&self, now: i64, max: u32) -> bool {
+        let second = now.div_euclid(1_000_000_000);
+        if second == self.second {
+            self.count < max
+        } else {
+            max > 0
+        }
+    }
+
     /// Whether there is room for one more in the second of `now`, ns; it is taken then.
     fn admit(&mut self, now: i64, max: u32) -> bool {
         let second = now.div_euclid(1_000_000_000);
@@ -271,6 +281,19 @@ impl Tracer {
         let mut low = [0; 8];
         low.copy_from_slice(&trace[8..]);
         u64::from_be_bytes(low) <= self.bound && self.roots.admit(now, self.roots_max)
+    }
+
+    /// How many of the first `events` that are published now will not be sampled; `trace` gives the trace of each.
+    pub fn unsampled(&self, events: usize, now: i64, trace: impl Fn(usize) -> [u8; 16]) -> usize {
+        if !self.on || !self.roots.admits(now, self.roots_max) {
+            return events;
+        }
+        let sampled = |event: &usize| {
+            let mut low = [0; 8];
+            low.copy_from_slice(&trace(*event)[8..]);
+            u64::from_be_bytes(low) <= self.bound
+        };
+        (0..events).find(sampled).unwrap_or(events)
     }
 
     /// Whether to sample an event that somebody outside caused: as its trace is, but no more in a second than begin

@@ -46,8 +46,7 @@ impl Slice<'_> {
         }
     }
 
-    fn run(&self, route: &RouteBase, index: usize) -> RunInput {
-        let (from, to) = (self.from, self.to);
+    fn run(&self, route: &RouteBase, index: usize, from: usize, to: usize) -> RunInput {
         let (values, bytes) = self.many.column(from, to, route.codec, index);
         let key = |key: &String| key.as_str().into();
         RunInput {
@@ -121,30 +120,56 @@ impl GraphBase {
         index: usize,
         slice: &Slice<'_>,
     ) -> PyResult<(u64, u64)> {
-        let started = py.detach(|| {
-            let mut state = self.state();
-            if state.owner.is_some() || !state.engine.takes_runs(index) {
-                return None;
+        let mut numbers = None;
+        let mut note = |first, last| {
+            numbers = Some((numbers.map_or(first, |(first, _)| first), last));
+        };
+        let mut at = slice.from;
+        while at < slice.to {
+            let started = py.detach(|| self.start_run(route, index, slice, at));
+            if let Some((first, count)) = started.filter(|started| started.1 > 0) {
+                note(first, first + count as u64 - 1);
+                at += count;
+                self.turn(py, None)?;
+                continue;
             }
-            let mut input = Some(slice.run(route, index));
-            let first = state.engine.publish_run(index, &mut input)?;
-            state.owner = Some(std::thread::current().id());
-            Some(first)
-        });
-        if let Some(first) = started {
-            self.turn(py, None)?;
-            return Ok((first, first + (slice.to - slice.from) as u64 - 1));
+            // One by one: the next, which is recorded, or all.
+            let until = if started.is_some() { at + 1 } else { slice.to };
+            self.submit(py, &route.text, Full::Wait, |engine| {
+                while at < until {
+                    let seq = engine.publish(index, slice.one(at))?.seq;
+                    note(seq, seq);
+                    at += 1;
+                }
+                Ok(())
+            })?;
         }
-        let (mut at, mut numbers) = (slice.from, (0, 0));
-        self.submit(py, &route.text, Full::Wait, |engine| {
-            while at < slice.to {
-                let seq = engine.publish(index, slice.one(at))?.seq;
-                numbers = (if at == slice.from { seq } else { numbers.0 }, seq);
-                at += 1;
-            }
-            Ok(())
-        })?;
-        Ok(numbers)
+        Ok(numbers.unwrap_or((0, 0)))
+    }
+
+    /// Publish what is left of a slice, or the first part of it, as a run: the first number and how many. Then its turn
+    /// has begun and is this thread's. A count of 0: the next event has to be alone.
+    fn start_run(
+        &self,
+        route: &RouteBase,
+        index: usize,
+        slice: &Slice<'_>,
+        from: usize,
+    ) -> Option<(u64, usize)> {
+        let mut state = self.state();
+        if state.owner.is_some() {
+            return None;
+        }
+        let count = state
+            .engine
+            .takes_runs(index, slice.to - from, slice.ingest)?;
+        if count == 0 {
+            return Some((0, 0));
+        }
+        let mut input = Some(slice.run(route, index, from, from + count));
+        let first = state.engine.publish_run(index, &mut input)?;
+        state.owner = Some(std::thread::current().id());
+        Some((first, count))
     }
 
     /// Run a function on the items of a run.

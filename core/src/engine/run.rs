@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Engine, Kind, Outcome, Step};
-use crate::event::Event;
+use crate::event::{Event, EventId, root_trace};
 use crate::node::{self, Sink};
 use crate::operator::lot::{Landing, Times};
 use crate::operator::{Batch, Column, Item, Lot, MAIN, Ran};
@@ -124,16 +124,26 @@ impl Engine {
     /// Whether what is published there now may come as a run.
     fn runs(&mut self, route: usize, input: &RunInput) -> bool {
         let due = self.now < input.ingest && self.due <= input.ingest;
-        if due || !self.takes_runs(route) {
+        let events = self.takes_runs(route, input.len, input.ingest);
+        if due || events != Some(input.len) {
             return false;
         }
         self.spend_run(route, input.len, input.bytes)
     }
 
-    /// Whether a run may be published on a route now, if it is not too large and nothing is due before it.
-    pub fn takes_runs(&mut self, route: usize) -> bool {
-        let quiet = self.idle() && self.transcript.is_none() && !self.tracer.is_on();
-        quiet && self.routes[route].owners == 0 && self.reaches(route)
+    /// How many of so many events may be published on a route as a run now, if they are not too large and nothing is due
+    /// before them. None: events have to be published one by one; 0: the next one has, for it is recorded.
+    pub fn takes_runs(&mut self, route: usize, events: usize, ingest: i64) -> Option<usize> {
+        let quiet = self.idle() && self.transcript.is_none();
+        if !quiet || self.routes[route].owners > 0 || !self.reaches(route) {
+            return None;
+        }
+        let first = self.next_id(route);
+        let trace = |event: usize| {
+            let seq = first.seq + event as u64;
+            root_trace(&EventId { seq, ..first })
+        };
+        Some(self.tracer.unsampled(events, ingest, trace))
     }
 
     fn reaches(&mut self, route: usize) -> bool {
@@ -279,15 +289,16 @@ impl Engine {
         all: bool,
         with: impl FnOnce(&mut Self, &[(u32, Arc<Event>)]),
     ) {
-        let r = &mut self.routes[route];
         let mut made = Vec::new();
-        let (mut rest, most) = (loads.iter().map(Load::len).sum::<usize>(), r.history_max);
+        let most = self.routes[route].history_max;
+        let mut rest = loads.iter().map(Load::len).sum::<usize>();
         for load in loads {
             match load {
-                Load::Lot(lot, on) => r.bound.note(lot.taints_on(on)),
+                Load::Lot(lot, on) => self.routes[route].bound.note(lot.taints_on(on)),
                 Load::Events(events) => {
                     for (_, event) in events {
-                        r.bound.note(event.taints);
+                        self.record(event);
+                        self.routes[route].bound.note(event.taints);
                     }
                 }
             }
@@ -296,7 +307,7 @@ impl Engine {
             rest -= load.len();
         }
         for (_, event) in &made[made.len() - most.min(made.len())..] {
-            r.keep(event);
+            self.routes[route].keep(event);
         }
         if all {
             with(self, &made);

@@ -299,10 +299,14 @@ impl Fold {
             let until = size - (self.left - self.fresh) as usize;
             let step = until.min(total - at);
             let (old, new) = (&all[at..at + step], &all[at + size..at + size + step]);
-            let (mut sum, shift) = (self.sum, self.shift);
-            for (old, new) in old.iter().zip(new) {
+            let (mut sum, shift, begin) = (self.sum, self.shift, values.len());
+            values.extend(old.iter().zip(new).map(|(old, new)| {
                 sum += (new - shift) - (old - shift);
-                values.push(value(sum, shift));
+                sum
+            }));
+            // Apart from the sums, which wait for each other, so that these need not.
+            for one in &mut values[begin..] {
+                *one = value(*one, shift);
             }
             at += step;
             self.sum = sum;
