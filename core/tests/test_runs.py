@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from meshfold.core import (
     LogClock,
     Route,
     Schema,
+    Tracing,
     WiringError,
     ema,
     field,
@@ -337,3 +340,89 @@ def test_s3_transcripts_of_runs_are_those_of_single_events(plan: Plan) -> None:
         _publish(graph, [float(i % 7) for i in range(40)], [1000 + 7 * i for i in range(40)], None, at_once)
         transcripts.append(transcript_of(graph))
     assert transcripts[0] == transcripts[1]
+
+
+@pytest.mark.parametrize("plan", [_expressions, _rolling, _lookup, _lambdas, _sliding])
+@pytest.mark.parametrize("roots", [3, 0])
+def test_s30_of_a_run_the_same_events_are_sampled_as_of_single_ones(plan: Plan, roots: int) -> None:
+    found: list[Any] = []
+    for at_once in (False, True):
+        graph, clock = _wired(plan)
+        tracing = Tracing(graph)
+        tracing.start(0.5, roots_per_s=roots)
+        for second in range(3):
+            clock.wall_ns = 1_000_000_000 * (second + 1)
+            times = [clock.wall_ns + 7 * i for i in range(40)]
+            _publish(graph, [float(i % 9) for i in range(40)], times, None, at_once)
+        spans = sorted((s.event, s.kind, s.span, s.parent, s.trace, s.inputs) for s in tracing.take(10_000))
+        found.append((_all_of(graph), spans))
+        assert len({span[4] for span in spans if span[0] in {e.id for e in graph.history(IN)}}) == 3 * roots
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("plan", [_expressions, _two_nodes, _forward, _sliding, _other_windows])
+def test_s4_observers_of_a_run_are_called_in_the_order_of_its_elements(plan: Plan) -> None:
+    found: list[list[Any]] = []
+    for at_once in (False, True):
+        graph, clock = _wired(plan)
+        clock.wall_ns = 500
+        calls: list[Any] = []
+        for r in ALL:
+
+            def see(event: Event[Any], calls: list[Any] = calls, r: Route[Any] = r) -> None:
+                calls.append((r.text, event.seq, event.value))
+                if event.seq == 3:
+                    raise ValueError(f"{r.text} {event.seq}")
+
+            graph.observe(r, see)
+        _publish(graph, [float(i % 9) for i in range(60)], [500 + 7 * i for i in range(60)], None, at_once)
+        found.append([calls, graph.failures(), _all_of(graph)])
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 60
+
+
+def test_a_function_that_stops_iteration_or_raises_costs_its_value_alone() -> None:
+    def doubtful(x: float) -> float:
+        if x % 5 == 0:
+            raise StopIteration
+        if x % 7 == 0:
+            raise ValueError(x)
+        return x
+
+    graph = Graph()
+    graph.configure_retention(OUT, history=100)
+    made = graph.pipe(IN).filter(lambda x: x != 4).map(doubtful).map(lambda x: x * 2).into(OUT)
+    graph.publish_many(IN, [float(i) for i in range(30)])
+    expected = [2.0 * i for i in range(30) if i != 4 and i % 5 and i % 7]
+    assert [event.value for event in graph.history(OUT)] == expected
+    (info,) = [info for info in graph.operators() if info.id == made.id]
+    assert (info.emitted, info.failed) == (len(expected), 10)
+    count, texts = graph.failures()
+    assert count == 10
+    assert {text.split(":")[0] for _, text in texts} == {"StopIteration", "ValueError"}
+
+
+def test_a_publish_from_a_function_of_a_run_comes_behind_the_run() -> None:
+    graph = Graph()
+    graph.configure_retention(OTHER, history=100)
+
+    def tell(x: float) -> float:
+        graph.publish(OTHER, x)
+        return x
+
+    graph.pipe(IN).map(tell).into(OUT)
+    graph.publish_many(IN, [1.0, 2.0, 3.0])
+    assert [event.value for event in graph.history(OTHER)] == [1.0, 2.0, 3.0]
+    assert graph.published(OUT) == 3
+
+
+def test_times_come_as_a_buffer() -> None:
+    graph = Graph()
+    graph.configure_retention(IN, history=100)
+    graph.publish_many(IN, np.arange(3.0), times=np.arange(10, 13))
+    graph.publish_many(IN, array("d", [1.0]), times=array("q", [7]))
+    assert [event.time for event in graph.history(IN)] == [10, 11, 12, 7]
+    with pytest.raises(ValueError, match="one entry for each"):
+        graph.publish_many(IN, [1.0], times=np.arange(2))
+    with pytest.raises(TypeError):
+        graph.publish_many(IN, [1.0], times=[1.5])
