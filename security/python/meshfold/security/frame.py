@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from meshfold.core.errors import FrameRejected
 from meshfold.core.registry import FrameKind
 
-__all__ = ("HEADER_BYTES", "SIGNATURE_BYTES", "SUITES", "Cipher", "Flags", "Header")
+__all__ = ("HEADER_BYTES", "HEADER_FORM", "SIGNATURE_BYTES", "SUITES", "Cipher", "Flags", "Header")
 
 HEADER_BYTES: Final = 96
 SIGNATURE_BYTES: Final = 64
@@ -22,7 +22,8 @@ SUITES: Final[dict[int, type[AESGCM | ChaCha20Poly1305]]] = {
     SUITE_CHACHA20_POLY1305: ChaCha20Poly1305,
 }
 Cipher = AESGCM | ChaCha20Poly1305
-_FORM: Final = struct.Struct(">2sBBBBH8s8s8sQIIQQII8s14sH")
+#: The 96 bytes in their order. Whoever seals an event frame packs them itself, for the time an object would take.
+HEADER_FORM: Final = struct.Struct(">2sBBBBH8s8s8sQIIQQII8s14sH")
 
 
 class Flags:
@@ -58,7 +59,7 @@ class Header(NamedTuple):
 
     def encode(self) -> bytes:
         """The 96 bytes."""
-        return _FORM.pack(
+        return HEADER_FORM.pack(
             b"MF",
             1,
             self.flags,
@@ -90,7 +91,7 @@ class Header(NamedTuple):
             raise FrameRejected("short", f"{len(frame)} bytes")
         if len(frame) > FRAME_BYTES_MAX:
             raise FrameRejected("size", f"{len(frame)} bytes")
-        fields = _FORM.unpack_from(frame)
+        fields = HEADER_FORM.unpack_from(frame)
         magic, version, flags, suite, kind, n_events = fields[:6]
         if magic != b"MF":
             raise FrameRejected("magic", "not a frame")

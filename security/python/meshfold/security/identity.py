@@ -113,6 +113,10 @@ class Identity:
             cluster, serial, node_pub, wrap_pub, login_pub, name, roles, not_before, not_after, issuer, raw
         )
 
+    def due(self, now_ms: int) -> bool:
+        """Whether less than a third of its time is left: it is to be renewed."""
+        return self.not_after_ms - now_ms < (self.not_after_ms - self.not_before_ms) // 3
+
     def verify(self, *, cluster: bytes, issuers: frozenset[bytes], now_ms: int) -> None:
         """Check mesh, issuer, time and signature.
 

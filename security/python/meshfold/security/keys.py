@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -89,14 +90,20 @@ def check_x25519_public(raw: bytes) -> None:
         raise FrameRejected("key", "a point of small order or not canonical")
 
 
+@lru_cache(maxsize=4096)
+def _public(pub: bytes) -> Ed25519PublicKey:
+    """A checked public key; members sign many frames with one."""
+    check_ed25519_public(pub)
+    return Ed25519PublicKey.from_public_bytes(pub)
+
+
 def verify(pub: bytes, domain: bytes, data: bytes, signature: bytes) -> None:
     """Check a signature over `domain || NUL || data`.
 
     :raises FrameRejected: with reason `sig`, or `key` for an unusable key
     """
-    check_ed25519_public(pub)
     try:
-        Ed25519PublicKey.from_public_bytes(pub).verify(signature, domain + b"\0" + data)
+        _public(pub).verify(signature, domain + b"\0" + data)
     except InvalidSignature:
         raise FrameRejected("sig", domain.decode()) from None
 

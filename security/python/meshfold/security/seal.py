@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -19,7 +20,7 @@ from meshfold.core.route import Secrecy
 from meshfold.security.compress import pack
 from meshfold.security.epochs import ZERO, pack_vector
 from meshfold.security.fork import Guarded
-from meshfold.security.frame import SIGNATURE_BYTES, SUITES, Cipher, Flags, Header
+from meshfold.security.frame import HEADER_FORM, SIGNATURE_BYTES, SUITES, Flags, Header
 from meshfold.security.identity import Identity
 from meshfold.security.key_tree import wrap_suite
 from meshfold.security.keyring import Keyring
@@ -114,6 +115,10 @@ class _Use:
         self.generation, self.frames, self.size_bytes, self.began_ms = 0, 0, 0, 0
 
 
+#: AEAD: (nonce, what to seal, what it is bound to) -> sealed.
+Seal = Callable[[bytes, bytes, bytes], bytes]
+
+
 class _Seat(NamedTuple):
     """All that a frame of one route needs: ciphers, and what their sections are bound to before and after the header."""
 
@@ -123,7 +128,7 @@ class _Seat(NamedTuple):
     until_ms: int
     vector: bytes
     suite: int
-    parts: list[tuple[Cipher, bytes, bytes]]
+    parts: list[tuple[Seal, bytes, bytes]]
 
 
 class Sealer(Guarded):
@@ -180,7 +185,7 @@ class Sealer(Guarded):
     def _new_seat(self, address: Address, generation: int, at_ms: int) -> _Seat:
         ring = self._keyring
         vector, from_ms, until_ms = ring.epochs.span(address.tokens, at_ms)
-        parts: list[tuple[Cipher, bytes, bytes]] = []
+        parts: list[tuple[Seal, bytes, bytes]] = []
         for key_class in ("m", "d"):
             key, kc = ring.key_at(key_class, address, vector)
             raw = subkey(
@@ -193,7 +198,7 @@ class Sealer(Guarded):
                 FrameKind.EVENT,
             )
             bound = section_aad(key_class, b"", address.digest, self._keys.node_pub, kc)
-            parts.append((SUITES[ring.suite](raw), bound[:4], bound[4:]))
+            parts.append((SUITES[ring.suite](raw).encrypt, bound[:4], bound[4:]))
         return _Seat(ring.revision, generation, from_ms, until_ms, pack_vector(vector), ring.suite, parts)
 
     def events(
@@ -223,15 +228,19 @@ class Sealer(Guarded):
             meta, flags = _smaller(meta, flags, Flags.ZSTD_META)
             payload, flags = _smaller(payload, flags, Flags.ZSTD_PAYLOAD)
         at_ms = hlc >> 16
-        use = self._uses.get(address.digest)
+        digest = address.digest
+        use = self._uses.get(digest)
         # A key that is missing uses no counter, so it is looked for first.
         seat = self._seat(address, use.generation if use is not None else 0, at_ms) if enc else None
         generation, counter = self._count(address, len(meta) + len(payload), at_ms)
         if seat is not None and seat.generation != generation:
             seat = self._seat(address, generation, at_ms)
         extra = TAG_BYTES if enc else 0
-        raw = Header(
+        raw = HEADER_FORM.pack(
+            b"MF",
+            1,
             flags,
+            self._keyring.suite,
             FrameKind.EVENT,
             count,
             address.tag,
@@ -245,17 +254,18 @@ class Sealer(Guarded):
             len(meta) + extra,
             len(payload) + extra,
             schema_id,
-            self._keyring.suite,
             seat.vector if seat is not None else _NO_EPOCHS,
-        ).encode()
+            0,
+        )
         if seat is not None:
-            (meta_cipher, before, after), (payload_cipher, before_d, after_d) = seat.parts
-            meta = meta_cipher.encrypt(nonce(counter), meta, before + raw + after)
-            payload = payload_cipher.encrypt(nonce(counter + 1), payload, before_d + raw + after_d)
+            (seal_meta, before, after), (seal_payload, before_d, after_d) = seat.parts
+            # The nonce is 32 zero bits and the counter.
+            meta = seal_meta(counter.to_bytes(12, "big"), meta, before + raw + after)
+            payload = seal_payload((counter + 1).to_bytes(12, "big"), payload, before_d + raw + after_d)
         signature = b""
         if flags & Flags.SIG:
-            digest = hashlib.sha256(payload).digest() if payload else b""
-            signature = self._keys.sign(SIG_DOMAIN, signed_bytes(address.digest, raw, meta, digest))
+            hashed = hashlib.sha256(payload).digest() if payload else b""
+            signature = self._keys.sign(SIG_DOMAIN, digest + raw + meta + hashed)
         return EventFrame(raw, meta, payload, signature)
 
     def _control_header(

@@ -19,7 +19,7 @@ from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.enrolment.authority_folder import BACKDATE_MS, AuthorityFolder
 from meshfold.mesh.enrolment.invites import Admission, Invite, Invites
 from meshfold.mesh.enrolment.joining import JoinDocument
-from meshfold.mesh.enrolment.local import GRANT_MS, IDENTITY_MS, LOGIN_S, capabilities_for
+from meshfold.mesh.enrolment.local import GRANT_MS, IDENTITY_MS, LOGIN_S, capabilities_for, narrow_login
 from meshfold.mesh.enrolment.member_folder import MemberFile
 from meshfold.mesh.enrolment.permissions import permissions
 from meshfold.mesh.subjects import Subjects
@@ -160,13 +160,7 @@ class Doorkeeper:
             permissions=permissions(identity, grants, self._subjects, self._voters),
             expires_s=now_ms // 1000 + LOGIN_S,
         )
-        narrow = self._authority.mint_login(
-            identity.login_pub,
-            name=identity.name,
-            permissions=permissions(identity, (), self._subjects, self._voters),
-            expires_s=identity.not_after_ms // 1000,
-            narrow=True,
-        )
+        narrow = narrow_login(self._authority, identity, self._subjects, self._voters)
         trust = issuer.trust
         document = JoinDocument(
             member=MemberFile(

@@ -30,6 +30,14 @@ class EnrolmentStore(Protocol):
         """Keep what a voter sent; whether the next login differs from the last."""
         ...
 
+    def keep_identity(self, identity: Identity, narrow_jwt: str) -> None:
+        """Keep a newer identity of the node, and the login that asks for another; an empty one changes nothing."""
+        ...
+
+    def keep_voters(self, voters: tuple[bytes, ...]) -> None:
+        """Keep the voters' newer identities, of the same keys."""
+        ...
+
     def forget(self, hashes: Iterable[bytes]) -> None:
         """Put revoked grants out of use; they are kept, so that enrolling anew does not bring them back."""
         ...

@@ -6,7 +6,7 @@ META_READ and PAYLOAD_OPEN on `>`; `operator` gets administration of everything,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from meshfold.core import escape_token
@@ -71,6 +71,13 @@ class LocalStore:
         """Keep further grants; whether any was new."""
         return keep_grants(self._folder, grants)
 
+    def keep_identity(self, identity: Identity, narrow_jwt: str) -> None:
+        """Keep a newer identity."""
+        write_private(self._folder / "identity", identity.raw)
+
+    def keep_voters(self, voters: tuple[bytes, ...]) -> None:
+        """The voters' newer identities are in this machine's folders already."""
+
     def forget(self, hashes: Iterable[bytes]) -> None:
         """Put revoked grants out of use."""
         retire_grants(self._folder, hashes)
@@ -85,23 +92,39 @@ class LocalStore:
         )
 
 
+def narrow_login(
+    authority: AuthorityFolder, identity: Identity, subjects: Subjects, voters: Sequence[bytes]
+) -> str:
+    """A login that asks the voters for another and does nothing else, for as long as its node's identity lives."""
+    return authority.mint_login(
+        identity.login_pub,
+        name=identity.name,
+        permissions=permissions(identity, (), subjects, voters),
+        expires_s=identity.not_after_ms // 1000,
+        narrow=True,
+    )
+
+
 def local_identity(
     authority: AuthorityFolder, nodes_dir: Path, name: str, now_ms: int, roles: tuple[str, ...]
 ) -> tuple[NodeKeys, Identity]:
-    """Keys and identity of `name` in `nodes_dir`, made on first use.
+    """Keys and identity of `name` in `nodes_dir`, made on first use, and renewed where it ends soon.
 
     :raises ConfigError: if they cannot be read
     """
     folder = nodes_dir / escape_token(name)
     known = read_identity(folder)
-    if known is not None:
+    if known is not None and not known.due(now_ms):
         return NodeKeys.load(folder), known
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = NodeKeys.generate()
-    keys.save(folder)
+    if known is None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keys = NodeKeys.generate()
+        keys.save(folder)
+    else:
+        keys, roles = NodeKeys.load(folder), known.roles
     identity = authority.issuer.issue_identity(
         node_pub=keys.node_pub,
-        wrap_pub=keys.wrap_pub,
+        wrap_pub=known.wrap_pub if known is not None else keys.wrap_pub,
         login_pub=keys.login_pub,
         name=name,
         roles=roles,

@@ -149,6 +149,18 @@ class MemberFolder:
             changed = True
         return changed
 
+    def keep_identity(self, identity: Identity, narrow_jwt: str) -> None:
+        """Keep a newer identity, and the login that asks for another."""
+        write_private(self.path / "identity", identity.raw)
+        if narrow_jwt:
+            write_private(self.path / "narrow.jwt", narrow_jwt.encode())
+
+    def keep_voters(self, voters: tuple[bytes, ...]) -> None:
+        """Keep the voters' newer identities."""
+        fresh = msgspec.structs.replace(MemberFolder.open(self.path).file, voters=voters)
+        write_private(self.path / "member.json", msgspec.json.encode(fresh))
+        MemberFolder(self.path, self.keys, fresh, self._memory).context().save(link=False)
+
     def forget(self, hashes: Iterable[bytes]) -> None:
         """Put revoked grants out of use."""
         retire_grants(self.path, hashes)

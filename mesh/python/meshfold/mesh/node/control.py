@@ -83,6 +83,8 @@ class Control:
         self.log_desk = LogDesk(log, book)
         #: makes a login for another node, where this voter holds the issuer
         self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
+        #: a newer identity and narrow login for a member whose own ends soon, where this voter holds the issuer
+        self.renew: Callable[[Identity], tuple[Identity, str] | None] = lambda identity: None
         #: certificates of the issuers, for nodes that do not have the newest
         self.certificates: tuple[bytes, ...] = ()
         #: gives standing grants again, where this voter holds the issuer
@@ -203,6 +205,7 @@ class Control:
                 route="",
             )
         self._check_possession(asker, args)
+        asker, renewed, narrow = self._renew(asker)
         await self._note_member(asker)
         for grant in held:
             await self._note(grant)
@@ -217,7 +220,21 @@ class Control:
             "grants": [grant.raw.hex() for grant in valid],
             "certificates": [raw.hex() for raw in self.certificates],
             "login": (self.mint(asker, valid) or "") if args.get("login") else "",
+            "identity": renewed.hex(),
+            "narrow": narrow,
+            "voters": [
+                (self._directory.lookup(voter.tag) or voter).raw.hex() for voter in self.keymaster.voters
+            ],
         }
+
+    def _renew(self, asker: Identity) -> tuple[Identity, bytes, str]:
+        """(the asker, its newer identity's record, its newer narrow login); empty where it has time left, or was retired."""
+        if not asker.due(self._hlc.now_ms()) or asker.node_pub in self.policy.revoked:
+            return asker, b"", ""
+        made = self.renew(asker)
+        if made is None:
+            return asker, b"", ""
+        return self._directory.admit(made[0].raw), made[0].raw, made[1]
 
     async def _with_noted(self, asker: Identity, valid: list[Grant]) -> list[Grant]:
         """The asker's grants, and those that were noted for it while it did not know."""

@@ -64,6 +64,10 @@ class Heartbeats:
         self._job: asyncio.Task[None] | None = None
         self._listening = False
 
+    def identify(self, identity: Identity) -> None:
+        """Go on under a newer identity of the same keys."""
+        self._identity = identity
+
     @property
     def running(self) -> bool:
         """Whether they are sent."""

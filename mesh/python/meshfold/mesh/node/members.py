@@ -73,6 +73,9 @@ class Directory:
         identity.verify(cluster=self._cluster, issuers=self._issuers(), now_ms=self._now_ms())
         if known is not None and known.node_pub != identity.node_pub:
             raise FrameRejected("member", "two keys with one tag")
+        if known is not None and identity.not_before_ms < known.not_before_ms:
+            # An older record of the same node, sent again: the newer one stays.
+            return known
         if known is None and len(self._identities) >= MEMBERS_MAX:
             raise FrameRejected("limit", f"more than {MEMBERS_MAX} members")
         wrap = self._wraps.get(identity.tag)

@@ -66,6 +66,10 @@ class Party:
         self._grants = grants
         self._show = show
 
+    def identify(self, identity: Identity) -> None:
+        """Go on under a newer identity of the same keys."""
+        self._identity = identity
+
     def _seal(self, kind: FrameKind, recipient: Identity, body: bytes, subject: str) -> bytes:
         box = self._sealer.seal_box(
             kind, recipient, body, hlc=self._hlc.stamp(), policy_epoch=self._policy_epoch(), subject=subject

@@ -300,7 +300,10 @@ class Session:
 
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer."""
-        control.standing = Standing(authority, self.context.state_dir / "nodes")
+        standing = control.standing = Standing(authority, self.context.state_dir / "nodes")
+        control.renew = lambda identity: standing.identity(
+            identity, self.subjects, self.context.voters, self.hlc.now_ms()
+        )
         self.login_revoker = LoginRevoker(authority, control, self)
         jobs: set[asyncio.Task[None]] = set()
 
@@ -376,6 +379,7 @@ class Session:
         self.safety.take(bytes.fromhex(document["policy"]), fresh=True)
         self.safety.install(bytes.fromhex(document["packet"]))
         now_ms = self.hlc.now_ms()
+        self._renew_identities(document)
         grants = [Grant.parse(bytes.fromhex(raw)) for raw in document["grants"]]
         fresh = [
             grant for grant in grants if grant.tag == self.identity.tag and grant.hash not in self.grants
@@ -385,6 +389,27 @@ class Session:
             self.grants[grant.hash] = grant
         self.trust = self.trust.with_certificates(map(bytes.fromhex, document["certificates"]), now_ms)
         return self.enrolment.store.keep(fresh, self.trust, document["login"])
+
+    def _renew_identities(self, document: dict[str, Any]) -> None:
+        """Take in a newer identity of this node, and of the voters: the same keys with a new time.
+
+        :raises FrameRejected: if one does not hold, or is another's
+        """
+        raw = bytes.fromhex(str(document.get("identity", "")))
+        if raw:
+            identity = self.directory.admit(raw)
+            if identity.node_pub != self.identity.node_pub:
+                raise FrameRejected("member", "another node's identity")
+            self.enrolment.store.keep_identity(identity, str(document.get("narrow", "")))
+            self.identity = identity
+            for part in (self.asker, self.responder, self.heartbeats):
+                part.identify(identity)
+        told = tuple(bytes.fromhex(str(one)) for one in document.get("voters", ()))
+        known = {voter.node_pub for voter in self.voters}
+        if told and told != self.enrolment.voters:
+            if {self.directory.admit(one).node_pub for one in told} != known:
+                raise FrameRejected("member", "other voters")
+            self.enrolment.store.keep_voters(told)
 
     async def _upkeep(self) -> None:
         while True:

@@ -6,7 +6,7 @@ that time; what was revoked is not given again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,8 @@ from meshfold.core import escape_token
 from meshfold.core.errors import FrameRejected
 from meshfold.mesh.enrolment import AuthorityFolder
 from meshfold.mesh.enrolment.authority_folder import BACKDATE_MS
-from meshfold.mesh.enrolment.local import GRANT_MS
+from meshfold.mesh.enrolment.local import GRANT_MS, IDENTITY_MS, narrow_login
+from meshfold.mesh.subjects import Subjects
 from meshfold.security import Grant, Identity
 
 __all__ = ("PREFIX", "Standing")
@@ -29,6 +30,21 @@ class Standing:
     def __init__(self, authority: AuthorityFolder, nodes_dir: Path) -> None:
         self._authority = authority
         self._nodes_dir = nodes_dir
+
+    def identity(
+        self, identity: Identity, subjects: Subjects, voters: Sequence[bytes], now_ms: int
+    ) -> tuple[Identity, str]:
+        """The same node's identity with a new time, and the login that asks for another for as long."""
+        fresh = self._authority.issuer.issue_identity(
+            node_pub=identity.node_pub,
+            wrap_pub=Identity.parse(identity.raw).wrap_pub,
+            login_pub=identity.login_pub,
+            name=identity.name,
+            roles=identity.roles,
+            not_before_ms=now_ms - BACKDATE_MS,
+            not_after_ms=now_ms + IDENTITY_MS,
+        )
+        return fresh, narrow_login(self._authority, fresh, subjects, voters)
 
     def renewed(
         self, identity: Identity, valid: Iterable[Grant], marked: Iterable[str], now_ms: int
