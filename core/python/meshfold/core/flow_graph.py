@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from meshfold._native import credit_rows, mailbox_of
+from meshfold._native import connections, credit_rows, mailbox_of
 from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.mailbox import Mailbox, MailboxDescriptor, MailboxSnapshot, snapshot_of
 from meshfold.core.manifest.graph import Declared
@@ -36,13 +39,19 @@ class Flow(Declared):
     _flow_sources: dict[Route[Any], FlowPolicy]
     _flow_sinks: dict[Route[Any], FlowPolicy]
     _flow_edges: dict[int, FlowPolicy]
+    #: by edge: what `connect` was told of it, and of queued connections where they lead
+    _flow_given: dict[int, FlowPolicy]
+    _queued_edges: dict[int, tuple[Route[Any], Route[Any]]]
+    #: by edge of a mailbox: what it is connected to, by member
+    _mail_sinks: dict[int, dict[str, Route[Any]]]
     #: by name: what it is and its edge. Not the object, which holds the graph where no garbage collector sees it.
-    _mailboxes: dict[str, tuple[MailboxDescriptor, int]]
+    _mailboxes: dict[str, tuple[MailboxDescriptor, int, Route[Any], Route[Any], weakref.ref[Mailbox[Any]]]]
 
     def begin_flow(self) -> None:
         """Begin with nothing configured."""
         self._flow_default = None
         self._flow_sources, self._flow_sinks, self._flow_edges, self._mailboxes = {}, {}, {}, {}
+        self._flow_given, self._queued_edges, self._mail_sinks = {}, {}, {}
 
     def connect(
         self, source: Route[T] | Mailbox[T], sink: Route[T] | Mailbox[T], *, flow: FlowPolicy | None = None
@@ -79,6 +88,8 @@ class Flow(Declared):
                 sink=into,
             )
         self._flow_edges[edge.number] = policy
+        if flow is not None and not isinstance(source, Mailbox):
+            self._flow_given[edge.number] = flow
         return edge
 
     def _queued(self, source: Route[T], sink: Route[T], policy: FlowPolicy) -> Mailbox[T]:
@@ -104,7 +115,105 @@ class Flow(Declared):
             flow=policy,
         )
         queue.connect(sink)
+        self._queued_edges[queue.number] = (source, sink)
         return queue
+
+    def connected(self) -> list[tuple[Route[Any], Route[Any], FlowPolicy | None]]:
+        """Connections of two routes, queued ones too, each with what `connect` was told of its flow."""
+        rows = self.edge_rows()
+        numbers = [row[0] for row in rows if row[2] == "connect"]
+        found = [
+            (source, sink, self._flow_given.get(number))
+            for number, (_, source, sink) in zip(numbers, connections(self), strict=True)
+        ]
+        there = {row[0] for row in rows}
+        found += [
+            (source, sink, self._flow_given.get(number))
+            for number, (source, sink) in self._queued_edges.items()
+            if number in there
+        ]
+        return found
+
+    def disconnect_routes(self, source: str, sink: str) -> Callable[[], object]:
+        """Take the connection of two addresses off; returns what puts it back.
+
+        :raises WiringError: if there is none
+        """
+        numbers = [row[0] for row in self.edge_rows() if row[2] == "connect"]
+        pairs = [
+            (number, from_, to) for number, (_, from_, to) in zip(numbers, connections(self), strict=True)
+        ]
+        pairs += [(number, *routes) for number, routes in self._queued_edges.items()]
+        for number, from_, to in pairs:
+            if (from_.address, to.address) == (source, sink):
+                flow = self._flow_given.get(number)
+                self.detach(number)
+                return partial(self.connect, from_, to, flow=flow)
+        raise WiringError(f"no connection {source} -> {sink}", fix="plan again", item=source)
+
+    def detach(self, edge: int) -> None:
+        """Take an edge or an operator off. Idempotent."""
+        super().detach(edge)
+        for known in (self._flow_given, self._queued_edges, self._mail_sinks, self._flow_edges):
+            known.pop(edge, None)
+
+    def mailboxes(self) -> list[str]:
+        """Names of the installed mailboxes, sorted."""
+        return sorted(name for name, row in self._mailboxes.items() if mailbox_of(self, row[1]) is not None)
+
+    def mailbox_parts(self, name: str) -> tuple[MailboxDescriptor, Route[Any], Route[Any], list[Route[Any]]]:
+        """A mailbox's descriptor, its ingress and poison routes, and the routes that it is connected to.
+
+        :raises WiringError: if there is none of that name
+        """
+        found = self._mailboxes.get(name)
+        if found is None or mailbox_of(self, found[1]) is None:
+            raise WiringError(f"no mailbox is named {name}", fix="make it with graph.mailbox", item=name)
+        descriptor, edge, ingress, poison, _ = found
+        return descriptor, ingress, poison, list(self._mail_sinks.get(edge, {}).values())
+
+    def remove_mailbox(self, name: str) -> Callable[[], object]:
+        """Take a mailbox off by its name; what waits in it is counted as closed. Returns what installs it again, empty.
+
+        :raises WiringError: if there is none of that name
+        """
+        descriptor, ingress, poison, sinks = self.mailbox_parts(name)
+        box = self._mailboxes[name][4]()
+        if box is not None:
+            box.close()
+        else:
+            self.detach(self._mailboxes[name][1])
+
+        def back() -> None:
+            again = self.mailbox(name, descriptor, schema=ingress.schema, poison=poison)
+            for sink in sinks:
+                again.connect(sink)
+
+        return back
+
+    def note_mail_sink(self, edge: int, member: str, sink: Route[Any] | None) -> None:
+        """Remember that a mailbox is connected to a route, or (None) is no more."""
+        sinks = self._mail_sinks.setdefault(edge, {})
+        if sink is None:
+            sinks.pop(member, None)
+        else:
+            sinks[member] = sink
+
+    def configured_flow(
+        self,
+    ) -> tuple[FlowPolicy | None, dict[Route[Any], FlowPolicy], dict[Route[Any], FlowPolicy]]:
+        """What was configured: the graph's policy, those of sources, those of sinks."""
+        return self._flow_default, dict(self._flow_sources), dict(self._flow_sinks)
+
+    def configure_flow(
+        self,
+        default: FlowPolicy | None,
+        sources: Mapping[Route[Any], FlowPolicy],
+        sinks: Mapping[Route[Any], FlowPolicy],
+    ) -> None:
+        """Set all of it at once, for edges made from now on."""
+        self._flow_default = default
+        self._flow_sources, self._flow_sinks = dict(sources), dict(sinks)
 
     def resolve_flow(
         self,
@@ -157,7 +266,7 @@ class Flow(Declared):
         if found is not None and mailbox_of(self, found[1]) is not None:
             raise WiringError(f"a mailbox named {name} exists", fix="use another name", item=name)
         box = Mailbox(self._graph(), name, descriptor or MailboxDescriptor(), schema, poison=poison)
-        self._mailboxes[name] = (box.descriptor, box.number)
+        self._mailboxes[name] = (box.descriptor, box.number, box.ingress, box.poison, weakref.ref(box))
         return box
 
     def mailbox_snapshot(self, name: str) -> MailboxSnapshot:

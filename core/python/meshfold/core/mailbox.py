@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import threading
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, get_args
 
 from meshfold._native import MailboxBase, attach_mailbox
+from meshfold.core.address import escape_token
 from meshfold.core.errors import LeaseExpired, WiringError
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
@@ -59,6 +61,8 @@ OverflowPolicy = Literal[
 ]
 #: How long a consumer that waits sleeps at most before it looks for leases that ran out, in seconds.
 _LOOK_S: Final = 1.0
+#: Characters of a name that fit into a token of an address, however they are escaped.
+_NAME_MAX: Final = 16
 #: Files of a spill are ended at this size, so that what was read leaves the disk soon.
 _SPILL_BYTES: Final = 1024 * 1024
 
@@ -389,6 +393,7 @@ class Mailbox(Edge, Generic[T]):
         """
         replicated = self.descriptor.delivery_mode == "mpmc_replicated"
         member = self._base.connect(sink.address if replicated else "consumers", sink)
+        self._graph.note_mail_sink(self._edge, member, sink)
         return MailboxSink(self._graph, self._edge, self._base, member)
 
     def snapshot(self) -> MailboxSnapshot:
@@ -418,6 +423,7 @@ class MailboxSink(Edge):
     def close(self) -> None:
         """Disconnect. Idempotent."""
         self._base.disconnect(self._member)
+        self._graph.note_mail_sink(self._edge, self._member, None)
 
 
 def snapshot_of(graph: Graph, name: str, descriptor: MailboxDescriptor, base: MailboxBase) -> MailboxSnapshot:
@@ -447,4 +453,11 @@ def snapshot_of(graph: Graph, name: str, descriptor: MailboxDescriptor, base: Ma
 
 
 def _internal(name: str, stream: str, schema: Schema[Any]) -> Route[Any]:
-    return route("mailbox", name, stream, schema=schema, plane="state", layer="internal", variant="event")
+    # A queued connection is named after both its routes, which is more than one token holds.
+    token = name
+    if len(name) > _NAME_MAX:
+        try:
+            escape_token(name)
+        except WiringError:
+            token = f"long-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:32]}"
+    return route("mailbox", token, stream, schema=schema, plane="state", layer="internal", variant="event")

@@ -6,7 +6,6 @@ import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from meshfold._native import connections
 from meshfold.core.errors import WiringError
 from meshfold.core.operator import operator_rows
 
@@ -19,6 +18,19 @@ __all__ = ("draw",)
 BOXES_MAX: Final = 500
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 230, 34, 70, 16, 20
 CHARACTERS_MAX: Final = 32
+#: How a box is written in Mermaid, and its corners and colour in SVG.
+_SHAPES: Final = {
+    "route": ("([", "])"),
+    "operator": ("[", "]"),
+    "mailbox": ("[(", ")]"),
+    "loop": ("{{", "}}"),
+}
+_LOOKS: Final = {
+    "route": ("17", "#e8f0fe"),
+    "operator": ("4", "#fef3e0"),
+    "mailbox": ("4", "#e6f4ea"),
+    "loop": ("12", "#fce8e6"),
+}
 
 
 @dataclass
@@ -52,7 +64,16 @@ def _picture(graph: Graph) -> _Picture:
         lines |= {(f"r {r.address}", key) for r, _, _ in info.inputs}
         outputs = [info.sink] if info.sink is not None else []
         lines |= {(key, f"r {r.address}") for r in [*outputs, *(r for _, _, r in info.sides)]}
-    lines |= {(f"r {source.address}", f"r {sink.address}") for _, source, sink in connections(graph)}
+    lines |= {(f"r {source.address}", f"r {sink.address}") for source, sink, _ in graph.connected()}
+    for name in graph.mailboxes():
+        _, ingress, poison, sinks = graph.mailbox_parts(name)
+        boxes[f"m {name}"] = (f"mailbox: {name}", "mailbox")
+        lines.add((f"r {ingress.address}", f"m {name}"))
+        lines |= {(f"m {name}", f"r {r.address}") for r in (*sinks, poison)}
+    for loop in graph.control_loops():
+        boxes[f"l {loop.name}"] = (f"control loop: {loop.name}", "loop")
+        lines |= {(f"r {r.address}", f"l {loop.name}") for r in loop.reads}
+        lines |= {(f"l {loop.name}", f"r {r.address}") for r in loop.writes}
     kept = list(boxes)[:BOXES_MAX]
     picture.boxes = {key: boxes[key] for key in kept}
     picture.left_out = len(boxes) - len(kept)
@@ -67,7 +88,7 @@ def _mermaid(picture: _Picture) -> str:
     out = ["flowchart LR\n"]
     for key, (title, shape) in picture.boxes.items():
         text = html.escape(title).replace('"', "&quot;")
-        left, right = ("([", "])") if shape == "route" else ("[", "]")
+        left, right = _SHAPES[shape]
         out.append(f'    {names[key]}{left}"{text}"{right}\n')
     out += [f"    {names[source]} --> {names[target]}\n" for source, target in picture.lines]
     if picture.left_out:
@@ -115,7 +136,7 @@ def _svg(picture: _Picture, name: str) -> str:
         )
     for key, (title, shape) in picture.boxes.items():
         x, y = place[key]
-        round_, fill = ("17", "#e8f0fe") if shape == "route" else ("4", "#fef3e0")
+        round_, fill = _LOOKS[shape]
         short = title if len(title) <= CHARACTERS_MAX else title[: CHARACTERS_MAX - 1] + "…"
         out.append(
             f'<g><title>{html.escape(title)}</title><rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" '

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from meshfold._native import connections, own
+from meshfold._native import own
 from meshfold.core.errors import WiringError
 from meshfold.core.writes.graph import Writes
 
@@ -122,13 +122,25 @@ class Declared(Writes):
 
         :raises WiringError: if it is not there
         """
-        from meshfold.core.manifest.document import BindingEntry, ConnectionEntry
+        from meshfold.core.manifest import document as doc
         from meshfold.core.manifest.written import operator_entry
 
         graph = self._graph()
-        if isinstance(entry, ConnectionEntry):
-            return self._disconnect(entry.source, entry.sink)
-        if isinstance(entry, BindingEntry):
+        if isinstance(entry, doc.ConnectionEntry):
+            return graph.disconnect_routes(entry.source, entry.sink)
+        if isinstance(entry, doc.MailboxEntry):
+            return graph.remove_mailbox(entry.name)
+        if isinstance(entry, doc.LinkEntry):
+            link = graph.link(entry.name)
+            graph.unregister_link(entry.name)
+            return lambda: graph.register_link(link)
+        if isinstance(entry, doc.FlowEntry):
+            before = graph.configured_flow()
+            graph.configure_flow(None, {}, {})
+            return lambda: graph.configure_flow(*before)
+        if isinstance(entry, doc.LoopEntry):
+            return _remove_loop(graph, entry.name)
+        if isinstance(entry, doc.BindingEntry):
             for shadow in graph.shadows():
                 if shadow.binding.request.address == entry.request:
                     shadow.close()
@@ -139,20 +151,6 @@ class Declared(Writes):
                 spec = json.dumps(installed.spec)
                 return lambda: self.install(spec, installed.routes, installed.functions, installed.observer)
         raise WiringError("it is not in the graph", fix="plan again", item=str(entry)[:80])
-
-    def _disconnect(self, source: str, sink: str) -> Callable[[], object]:
-        graph = self._graph()
-        for number, _, label, r, _ in graph.edge_rows():
-            if label != "connect" or r.address != source:
-                continue
-            before = connections(graph)
-            graph.detach(number)
-            gone = [pair for pair in before if pair not in connections(graph)]
-            if any(to.address == sink for _, _, to in gone):
-                return lambda: graph.connect(gone[0][1], gone[0][2])
-            for _, from_, to in gone:
-                graph.connect(from_, to)
-        raise WiringError(f"no connection {source} -> {sink}", fix="plan again", item=source)
 
     def topology(self, *, limit: int = 1000, after: str = "") -> Answer:
         """Routes, operators and what connects them, as the query `topology` answers."""
@@ -174,6 +172,28 @@ class Declared(Writes):
 
     def _graph(self) -> Graph:
         return cast("Graph", self)
+
+
+def _remove_loop(graph: Graph, name: str) -> Callable[[], object]:
+    loop = next((loop for loop in graph.control_loops() if loop.name == name), None)
+    if loop is None:
+        raise WiringError(f"no loop is named {name}", fix="plan again", item=name)
+    follows = loop.follows()
+    loop.close()
+
+    def back() -> None:
+        again = graph.control_loop(
+            loop.name,
+            reads=loop.reads,
+            writes=loop.writes,
+            step=loop.step,
+            missing=loop.missing,
+            max_age=loop.max_age,
+        )
+        for r in follows:
+            again.follow(r)
+
+    return back
 
 
 def _materialized(installed: Installed) -> Route[Any] | None:

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from meshfold.core.address import Address
 from meshfold.core.errors import MeshfoldError, SchemaMismatch, WiringError
+from meshfold.core.links import Link, LinkCapabilities
 from meshfold.core.manifest.document import (
     BindingEntry,
     ConnectionEntry,
+    FlowEntry,
+    LinkEntry,
+    LoopEntry,
+    MailboxEntry,
     Manifest,
     OperatorEntry,
     RouteEntry,
+    descriptor_of,
+    policy_of,
     refused,
 )
 from meshfold.core.route import Route
@@ -51,8 +58,10 @@ def _key(entry: msgspec.Struct) -> str:
 
 
 def _title(entry: Any) -> str:
-    if isinstance(entry, OperatorEntry):
+    if isinstance(entry, OperatorEntry | MailboxEntry | LoopEntry | LinkEntry):
         return entry.name
+    if isinstance(entry, FlowEntry):
+        return "policies"
     if isinstance(entry, ConnectionEntry):
         return f"{entry.source} -> {entry.sink}"
     return entry.request if isinstance(entry, BindingEntry) else entry.address
@@ -75,6 +84,23 @@ def _apart(old: Iterable[Any], new: Iterable[Any]) -> tuple[list[Any], list[Any]
     return pick(old, gone), pick(new, added)
 
 
+def _kinds(old: Manifest, new: Manifest) -> list[tuple[str, Sequence[Any], Sequence[Any]]]:
+    """What two manifests have of each kind, in the order in which it is installed."""
+    return [
+        ("link", old.links, new.links),
+        (
+            "flow",
+            [] if old.flow is None else [old.flow],
+            [] if new.flow is None else [new.flow],
+        ),
+        ("mailbox", old.mailboxes, new.mailboxes),
+        ("operator", old.operators, new.operators),
+        ("connection", old.connections, new.connections),
+        ("binding", old.bindings, new.bindings),
+        ("loop", old.loops, new.loops),
+    ]
+
+
 def diff(old: Manifest, new: Manifest) -> list[Change]:
     """Every difference between two manifests, in the order of their entries."""
     changes: list[Change] = []
@@ -87,11 +113,7 @@ def diff(old: Manifest, new: Manifest) -> list[Change]:
             changes.append(Change("+", "route", address))
         elif before[address] != after[address]:
             changes.append(Change("~", "route", address))
-    for kind, left, right in (
-        ("operator", old.operators, new.operators),
-        ("connection", old.connections, new.connections),
-        ("binding", old.bindings, new.bindings),
-    ):
+    for kind, left, right in _kinds(old, new):
         gone, added = _apart(left, right)
         changes += [Change("-", kind, _title(entry)) for entry in gone]
         changes += [Change("+", kind, _title(entry)) for entry in added]
@@ -156,16 +178,70 @@ class Plan:
             known = Route(parsed, Schema.from_descriptor(entry.schema), secrecy, entry.shreddable)
             self.graph.declare(known)
         before = self.graph.retention_of(known)
+        if entry.taints is not None:
+            # It only grows, so there is nothing to take back.
+            self.graph.bound_taints(known, entry.taints)
         self.graph.set_retention(known, entry.retention)
         made = known
         return lambda: self.graph.set_retention(made, before)
 
     def _install(self, entry: Any) -> Callable[[], object]:
         if isinstance(entry, ConnectionEntry):
-            return self.graph.connect(self._route(entry.source), self._route(entry.sink)).close
+            flow = None if entry.flow is None else policy_of(entry.flow)
+            return self.graph.connect(self._route(entry.source), self._route(entry.sink), flow=flow).close
         if isinstance(entry, BindingEntry):
             return self._bind(entry)
+        if isinstance(entry, MailboxEntry):
+            return self._mailbox(entry)
+        if isinstance(entry, LoopEntry):
+            return self._loop(entry)
+        if isinstance(entry, LinkEntry):
+            self.graph.register_link(Link(entry.name, entry.kind, LinkCapabilities.of(entry.capabilities)))
+            return lambda: self.graph.unregister_link(entry.name)
+        if isinstance(entry, FlowEntry):
+            return self._flow(entry)
         return self._operator(entry)
+
+    def _mailbox(self, entry: MailboxEntry) -> Callable[[], object]:
+        ingress = self._route(entry.ingress)
+        box = self.graph.mailbox(
+            entry.name, descriptor_of(entry), schema=ingress.schema, poison=self._route(entry.poison)
+        )
+        try:
+            if box.ingress != ingress:
+                raise WiringError(
+                    f"{entry.ingress} is not the ingress of a mailbox named {entry.name}",
+                    fix=f"it is {box.ingress.address}",
+                    item=entry.ingress,
+                )
+            for sink in entry.sinks:
+                box.connect(self._route(sink))
+        except MeshfoldError:
+            box.close()
+            raise
+        return box.close
+
+    def _loop(self, entry: LoopEntry) -> Callable[[], object]:
+        missing: Any = entry.missing
+        loop = self.graph.control_loop(
+            entry.name,
+            reads=[self._route(address) for address in entry.reads],
+            writes=[self._route(address) for address in entry.writes],
+            step=self._call(entry.step),
+            missing=missing,
+            max_age=entry.max_age,
+        )
+        for address in entry.follows:
+            loop.follow(self._route(address))
+        return loop.close
+
+    def _flow(self, entry: FlowEntry) -> Callable[[], object]:
+        before = self.graph.configured_flow()
+        default = None if entry.default is None else policy_of(entry.default)
+        sources = {self._route(address): policy_of(policy) for address, policy in entry.sources.items()}
+        sinks = {self._route(address): policy_of(policy) for address, policy in entry.sinks.items()}
+        self.graph.configure_flow(default, sources, sinks)
+        return lambda: self.graph.configure_flow(*before)
 
     def _call(self, name: str) -> Callable[..., Any]:
         found = self.functions.get(name)
@@ -253,11 +329,7 @@ def make_plan(graph: Graph, target: Manifest, functions: Functions, prune: bool)
     plan.routes = [entry for entry in target.routes if have.get(entry.address) != entry]
     for entry in plan.routes:
         plan.changes.append(Change("~" if entry.address in have else "+", "route", entry.address))
-    for kind, left, right in (
-        ("operator", now.operators, target.operators),
-        ("connection", now.connections, target.connections),
-        ("binding", now.bindings, target.bindings),
-    ):
+    for kind, left, right in _kinds(now, target):
         gone, added = _apart(left, right)
         if not prune:
             # What has a new form goes; what the manifest does not know stays.
@@ -280,6 +352,8 @@ def _check_functions(plan: Plan) -> None:
             needed.update([entry.observer] if entry.observer is not None else [])
         if isinstance(entry, BindingEntry) and entry.reconcile is not None:
             needed[entry.reconcile] += 1
+        if isinstance(entry, LoopEntry):
+            needed[entry.step] += 1
     for name, count in sorted(needed.items()):
         if count > 1 and "<lambda>" in name:
             raise WiringError(

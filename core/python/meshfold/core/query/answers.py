@@ -100,6 +100,12 @@ def _writes(graph: Graph) -> Iterator[tuple[str, str, Route[Any]]]:
             yield f"{info.name} ({side})", info.label, r
     for name, _, target in connections(graph):
         yield name, "connect", target
+    for name in graph.mailboxes():
+        for target in graph.mailbox_parts(name)[3]:
+            yield name, "mailbox", target
+    for loop in graph.control_loops():
+        for target in loop.writes:
+            yield loop.name, "control loop", target
 
 
 def catalog(graph: Graph, sight: Sight, q: ask.Catalog) -> Keyed:
@@ -151,7 +157,24 @@ def topology(graph: Graph, sight: Sight, q: ask.Topology) -> Keyed:
     readers = [edge for edge in edges if edge.operator is None and edge.kind != "connect"]
     for place, edge in enumerate(readers):
         if Address.parse(edge.route).text in seen:
-            yield f"4 {place:06d}", say.LinkRow(f"route:{edge.route}", f"reader:{edge.name}", edge.kind)
+            kind = "mailbox" if edge.kind == "mailbox" else "reader"
+            yield f"4 {place:06d}", say.LinkRow(f"route:{edge.route}", f"{kind}:{edge.name}", edge.kind)
+    for place, (start, end, label) in enumerate(_parts_links(graph, seen)):
+        yield f"5 {place:06d}", say.LinkRow(start, end, label)
+
+
+def _parts_links(graph: Graph, seen: set[str]) -> Iterator[tuple[str, str, str]]:
+    """What leads out of mailboxes, and into and out of control loops."""
+    for name in graph.mailboxes():
+        _, ingress, _, sinks = graph.mailbox_parts(name)
+        if ingress.address in seen:
+            for r in sinks:
+                if r.address in seen:
+                    yield f"mailbox:{name}", f"route:{r.text}", "mailbox"
+    for loop in graph.control_loops():
+        if all(r.address in seen for r in (*loop.reads, *loop.writes)):
+            yield from ((f"route:{r.text}", f"loop:{loop.name}", "control loop") for r in loop.reads)
+            yield from ((f"loop:{loop.name}", f"route:{r.text}", "control loop") for r in loop.writes)
 
 
 def _touched(info: Any) -> list[Route[Any]]:

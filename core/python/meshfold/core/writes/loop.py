@@ -90,7 +90,7 @@ class ControlLoop:
     _held: dict[Route[Any], Event[Any]] = field(default_factory=dict[Route[Any], "Event[Any]"])
     _counts: dict[str, int] = field(default_factory=dict[str, int])
     _running: threading.Lock = field(default_factory=threading.Lock)
-    _followed: list[Edge] = field(default_factory=list[Edge])
+    _followed: list[tuple[Route[int], Edge]] = field(default_factory=list[tuple[Route[int], Edge]])
     _epoch: int = 0
     _open: bool = True
 
@@ -187,13 +187,18 @@ class ControlLoop:
                     raise done.error
 
         edge = self.graph.observe(epochs, run)
-        self._followed.append(edge)
+        self._followed.append((epochs, edge))
         return edge
+
+    def follows(self) -> list[Route[int]]:
+        """The epoch routes that run it, as far as they were not closed."""
+        there = {row[0] for row in self.graph.edge_rows()}
+        return [r for r, edge in self._followed if edge.number in there]
 
     def close(self) -> None:
         """Take it out of the graph, with what it follows. An epoch that runs ends. Idempotent."""
         self._open = False
-        for edge in self._followed:
+        for _, edge in self._followed:
             edge.close()
         self._followed.clear()
         self.graph.forget_loop(self)
