@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from typing import Any
 
+import nats
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core import Schema, route
 from meshfold.core.ports import Message
@@ -88,3 +91,54 @@ async def test_a_client_with_wide_permissions_reads_only_ciphertext_and_its_fram
             assert counters["delivered"] == 2, f"seed {seed}"
         finally:
             await hostile.close()
+
+
+async def plain_client(mesh: LocalMesh, name: str, errors: list[Exception]) -> Any:
+    """A stock client with a node's own credentials, as they lie in its folder."""
+    assert mesh.context is not None
+    node = mesh.node(name)
+    async with node:
+        login: Login = node.session.transport._login
+    assert login.jwt is not None and login.sign is not None
+    jwt, sign = login.jwt, login.sign
+
+    async def on_error(error: Exception) -> None:
+        errors.append(error)
+
+    return await nats.connect(
+        mesh.context.url,
+        user_jwt_cb=lambda: jwt().encode(),
+        signature_cb=lambda nonce: base64.b64encode(sign(nonce.encode())),
+        inbox_prefix=f"_MF.{node.id}".encode(),
+        error_cb=on_error,
+    )
+
+
+@pytest.mark.parametrize(("name", "heard"), [("outsider", False), ("panel", True)])
+async def test_a_plain_client_with_the_outsiders_credentials_cannot_subscribe_to_a_granted_subject(
+    mesh: LocalMesh, name: str, heard: bool
+) -> None:
+    """The same client with a reader's credentials can, and reads ciphertext: so it is the server that refuses."""
+    errors: list[Exception] = []
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge:
+        await start(hub, edge)
+        subject = edge.session.subjects.route_any_site("d", SECRET.addr)
+        client = await plain_client(mesh, name, errors)
+        try:
+            seen: list[bytes] = []
+
+            async def keep(message: Any) -> None:
+                seen.append(message.data)
+
+            for wanted in (subject, "mf.>", ">"):
+                await client.subscribe(wanted, cb=keep)
+            await client.flush()
+            edge.graph.publish(SECRET, CANARY)
+            await until(lambda: hub.graph.latest(SECRET) is not None)
+            await until(lambda: len(errors) >= (2 if heard else 3))
+            assert all("permissions violation" in str(error).lower() for error in errors), errors
+            assert any(subject in str(error).lower() for error in errors) is not heard
+            await until(lambda: bool(seen) is heard)
+            assert all(CANARY.encode() not in data for data in seen)
+        finally:
+            await client.close()
