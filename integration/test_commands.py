@@ -203,6 +203,27 @@ def test_a_retired_member_is_refused_and_a_voter_cannot_be_retired(mesh: Machine
     assert "names 0 members" in nobody.stderr
 
 
+def test_hl8_whoever_holds_no_grant_is_told_which_one_and_gets_exit_code_three(mesh: Machine) -> None:
+    mesh.ask("invite", "stranger", "--no-grants", "--out", "stranger.token")
+    mesh.ask("join", "--dir", "stranger", "--token-file", "stranger.token")
+    own = ("--context", "stranger/context.json")
+    for command in (
+        ("audit", "flow"),
+        ("audit", "log"),
+        ("route", "ls"),
+        ("route", "latest", "edge/host/cpu"),
+        ("route", "watch", "edge/host/cpu"),
+        ("route", "publish", "stranger/a/b", "1"),
+        ("top",),
+        ("why", latest(mesh)),
+    ):
+        answer = mesh.meshfold(*command, *own)
+        assert answer.returncode == 3, f"{command}: {answer.stderr}"
+        assert answer.stdout == ""
+        assert "meshfold grant issue stranger" in answer.stderr
+        assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+
+
 def test_a_decision_about_a_life_that_is_none_is_refused(mesh: Machine) -> None:
     answer = mesh.meshfold("node", "decide", "edge", "not-a-life")
     assert answer.returncode in (1, 2), answer.stderr
