@@ -6,6 +6,7 @@ with boxes differ each time; what they expect does not.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import sys
@@ -125,9 +126,43 @@ def frame_cases() -> list[Case]:
     ]
     out += [f.case(f"cut at {size}", raw[:size], "short") for size in range(0, 96, 19)]
     out += broken_fields(f, raw)
-    f.edge.keyring.suite = 2
+    out += chunk_cases(f)
+    f.edge.keyring.set_epochs(f.mesh.epochs, 2, NOW_MS)
     out.append(f.case("ChaCha20-Poly1305", f.edge.seal().whole(), f.plain, suite=2))
     return out
+
+
+def chunk_cases(f: Frames) -> list[Case]:
+    """Chunks: a whole in one, the first of two, and every way not to be one."""
+    whole = (12).to_bytes(4, "big") + b"the metadata" + b"the payload"
+    digest = hashlib.sha256(whole).digest()
+
+    def chunk(index: int, count: int, named: bytes, part: bytes, *, last: bool) -> bytes:
+        place = struct.pack(">II", index, count) + named
+        sealed = f.edge.seal(meta=place, payload=part, kind=FrameKind.CHUNK, last=last, compress=True)
+        return sealed.whole()
+
+    beyond = (99).to_bytes(4, "big") + b"short"
+    only = chunk(0, 1, digest, whole, last=True)
+    found = f.case("a chunk that is the whole", only, f.plain)
+    first = f.case(
+        "the first of two chunks", chunk(0, 2, digest, bytes(524_288), last=False), {"partial": True}
+    )
+    refused = (
+        ("a chunk beyond the last", chunk(2, 2, digest, whole, last=False)),
+        ("too many chunks", chunk(0, 129, digest, bytes(524_288), last=False)),
+        ("the last one unsaid", chunk(0, 1, digest, whole, last=False)),
+        ("a short chunk in the middle", chunk(0, 2, digest, whole, last=False)),
+        ("chunks of another whole", chunk(0, 1, bytes(32), whole, last=True)),
+        ("metadata beyond the whole", chunk(0, 1, hashlib.sha256(beyond).digest(), beyond, last=True)),
+        ("no place", f.edge.seal(meta=b"no place", kind=FrameKind.CHUNK).whole()),
+    )
+    sealed = f.edge.seal(meta=bytes(40), payload=b"x", kind=FrameKind.CHUNK)
+    return [
+        *(found, first, *(f.case(name, raw, "chunk") for name, raw in refused)),
+        f.case("a chunk on the metadata subject", sealed.meta_only(), "kind", "m"),
+        f.case("an event that says it is the last chunk", f.edge.seal(last=True).whole(), "flags"),
+    ]
 
 
 def broken_fields(f: Frames, raw: bytes) -> list[Case]:

@@ -152,13 +152,13 @@ def inflate(data: bytes) -> bytes:
 
 
 def frame(case: dict[str, Any]) -> dict[str, Any]:
-    """An event frame in one of its two forms."""
+    """An event frame in one of its two forms, or a chunk of one."""
     raw, form, address = bytes.fromhex(case["input"]), case["form"], case["address"]
     sender, digest, now = bytes.fromhex(case["sender_pub"]), sha(address.encode()), case["now_ms"]
     head = header(raw)
-    need(head["kind"] == 1, "kind")
+    need(head["kind"] in (1, 7), "kind")
     need(bool(head["flags"] & 8), "unsigned")
-    need(not head["flags"] & 16 and bool(head["flags"] & 1), "flags")
+    need(not (head["flags"] & 16 and head["kind"] == 1) and bool(head["flags"] & 1), "flags")
     need(head["address"] == digest[:8], "route")
     need(head["sender"] == sha(sender)[:8], "member")
     sent = head["hlc"] >> 16
@@ -167,6 +167,7 @@ def frame(case: dict[str, Any]) -> dict[str, Any]:
     need(head["seq"] > 0 and head["n_events"] > 0, "replay")
     need(head["suite"] == case["suite"], "suite")
     need(list(head["vector"]) in case["epochs"], "epoch")
+    need(head["kind"] == 1 or form == "d", "kind")
     tail = head["payload_len"] if form == "d" else 32 * bool(head["payload_len"])
     size = 96 + head["meta_len"] + tail + 64
     need(len(raw) >= size, "short")
@@ -195,7 +196,29 @@ def frame(case: dict[str, Any]) -> dict[str, Any]:
         except InvalidTag:
             raise Refused("tag") from None
         out[key_class] = (inflate(plain) if head["flags"] & 2 << place else plain).hex()
+    if head["kind"] == 7:
+        return chunk(head, bytes.fromhex(out["m"]), bytes.fromhex(out.get("d", "")))
     return {"meta": out["m"], "payload": out.get("d"), "first_seq": head["seq"], "n_events": head["n_events"]}
+
+
+def chunk(head: dict[str, Any], place: bytes, part: bytes) -> dict[str, Any]:
+    """A chunk: the whole where it is the only one."""
+    need(len(place) == 40, "chunk")
+    index, count = struct.unpack(">II", place[:8])
+    last = index == count - 1
+    need(index < count <= 128 and last == bool(head["flags"] & 16), "chunk")
+    need(0 < len(part) <= 524_288 and (last or len(part) == 524_288), "chunk")
+    if count > 1:
+        return {"partial": True}
+    need(sha(part) == place[8:] and len(part) >= 4, "chunk")
+    size = 4 + int.from_bytes(part[:4], "big")
+    need(size <= len(part), "chunk")
+    return {
+        "meta": part[4:size].hex(),
+        "payload": part[size:].hex(),
+        "first_seq": head["seq"],
+        "n_events": head["n_events"],
+    }
 
 
 def control(case: dict[str, Any]) -> dict[str, Any]:

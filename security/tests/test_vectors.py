@@ -81,6 +81,8 @@ def our_frame(case: dict[str, Any]) -> dict[str, Any]:
     for held in case["keys"]:
         keyring._slots[held["class"], tuple(held["path"]), tuple(held["epochs"])] = bytes.fromhex(held["key"])
     opened = opener_of(case, keyring, keys).open_events(case["form"], address, bytes.fromhex(case["input"]))
+    if opened.partial:
+        return {"partial": True}
     return {
         "meta": opened.meta.hex(),
         "payload": opened.payload.hex() if opened.payload is not None else None,

@@ -15,6 +15,7 @@ from meshfold.core.errors import FrameRejected, KeyMissing
 from meshfold.core.ports import AccessDecider, Clock, Decision
 from meshfold.core.registry import Action, FrameKind
 from meshfold.security.budget import Budgets
+from meshfold.security.chunks import Chunk, Reassembly
 from meshfold.security.compress import unpack
 from meshfold.security.epochs import ZERO, unpack_vector
 from meshfold.security.fork import Guarded
@@ -40,12 +41,16 @@ DIGEST_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A batch whose frame held. `payload` is None in the metadata-only form."""
+    """A batch whose frame held. `payload` is None in the metadata-only form.
+
+    `partial` marks a chunk after which others still lack: it holds, and brings nothing yet.
+    """
 
     header: Header
     sender: Identity
     meta: bytes
     payload: bytes | None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Opener(Guarded):
         #: boxes stamped before this are refused: an unclean stop forgot which were seen
         self._boxes_from = 0
         self.replay = ReplayGuard()
+        #: what is put together of chunks: live ones, and those of recordings
+        self.chunks, self._old_chunks = Reassembly(), Reassembly()
         self.starts = StartBook()
 
     def restore_windows(self, saved: bytes | None, hlc: int) -> None:
@@ -123,7 +130,7 @@ class Opener(Guarded):
 
     def fingerprint(self) -> bytes:
         """A digest of everything an accepted frame changes: a refused one leaves it as it is."""
-        return self.replay.fingerprint()
+        return self.replay.fingerprint() + self.chunks.fingerprint()
 
     def open_events(
         self,
@@ -196,14 +203,30 @@ class Opener(Guarded):
         meta, payload = self._sections(
             form, address, header, frame, sender, (meta, rest), self._keyring.recorded_key
         )
-        return Opened(header, sender, meta, payload)
+        return self._whole(self._old_chunks, address, header, sender, meta, payload)
+
+    @staticmethod
+    def _whole(
+        chunks: Reassembly,
+        address: Address,
+        header: Header,
+        sender: Identity,
+        meta: bytes,
+        payload: bytes | None,
+    ) -> Opened:
+        """The batch of a frame; of a chunk the whole once it is there."""
+        if header.kind is not FrameKind.CHUNK or payload is None:
+            return Opened(header, sender, meta, payload)
+        key = address.digest, sender.tag, header.incarnation, header.first_seq
+        found = chunks.add(key, Chunk(meta, payload, bool(header.flags & Flags.LAST)))
+        return Opened(header, sender, *found) if found else Opened(header, sender, b"", None, partial=True)
 
     def _owner(
         self, address: Address, frame: bytes, plain_ok: bool, unsigned_ok: bool
     ) -> tuple[Header, Identity, Decision]:
         """The header of an event frame of a route, and who may have sent it."""
         header = Header.parse(frame)
-        if header.kind is not FrameKind.EVENT:
+        if header.kind not in (FrameKind.EVENT, FrameKind.CHUNK):
             raise FrameRejected("kind", header.kind.name)
         self._check_flags(header, plain_ok, unsigned_ok)
         if header.address_tag != address.tag:
@@ -275,18 +298,19 @@ class Opener(Guarded):
             form, address, header, frame, sender, (meta, rest), self._keyring.key_at
         )
         if decision.limits:
-            self._budgets.spend(
-                decision, events=header.n_events, size_bytes=len(frame), now_ns=self._clock.now()[1]
-            )
+            events = header.n_events if header.kind is FrameKind.EVENT or header.flags & Flags.LAST else 0
+            now_ns = self._clock.now()[1]
+            self._budgets.spend(decision, events=events, size_bytes=len(frame), now_ns=now_ns)
+        opened = self._whole(self.chunks, address, header, sender, meta, payload)
         self.replay.commit(replay, header.frame_ctr, header.first_seq + header.n_events - 1)
-        return Opened(header, sender, meta, payload)
+        return opened
 
     @staticmethod
     def _check_flags(header: Header, plain_ok: bool, unsigned_ok: bool) -> None:
         plain = not header.flags & Flags.ENC
         if not header.flags & Flags.SIG and (plain or not unsigned_ok):
             raise FrameRejected("unsigned", "event frames are signed")
-        if header.flags & Flags.LAST:
+        if header.flags & Flags.LAST and header.kind is not FrameKind.CHUNK:
             raise FrameRejected("flags", "last is for chunks")
         if plain and not plain_ok:
             raise FrameRejected("flags", "plaintext on a sealed route")
@@ -327,6 +351,8 @@ class Opener(Guarded):
     @staticmethod
     def _split(header: Header, form: str, frame: bytes) -> tuple[bytes, bytes, bytes]:
         """(metadata section, payload section or its digest, signature or nothing); all lengths must add up."""
+        if header.kind is FrameKind.CHUNK and form != "d":
+            raise FrameRejected("kind", "a chunk on the metadata subject")
         tail = header.payload_len if form == "d" else (DIGEST_BYTES if header.payload_len else 0)
         signed = SIGNATURE_BYTES if header.flags & Flags.SIG else 0
         expected = HEADER_BYTES + header.meta_len + tail + signed
@@ -370,7 +396,7 @@ class Opener(Guarded):
                     sender.node_pub,
                     header.incarnation,
                     header.generation,
-                    header.kind,
+                    FrameKind.EVENT,
                 )
             )
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from meshfold.core import Address
 from meshfold.core.registry import FrameKind
 from meshfold.core.route import Secrecy
+from meshfold.security.chunks import cut
 from meshfold.security.compress import pack
 from meshfold.security.epochs import ZERO, pack_vector
 from meshfold.security.fork import Guarded
@@ -214,15 +215,20 @@ class Sealer(Guarded):
         policy_epoch: int,
         compress: bool = False,
         secrecy: Secrecy = "sealed",
+        kind: FrameKind = FrameKind.EVENT,
+        last: bool = False,
     ) -> EventFrame:
         """Seal a batch: metadata and payload each under its own key, signed.
+
+        :param kind: CHUNK for a part of a batch that is too large for one frame (`chunks`)
+        :param last: of a chunk: it is the last
 
         :param compress: zstd first, where the schema allows it; kept only if it helps
         :param secrecy: of the route: `group` is not signed, so whoever holds its keys can forge it; `none` is not sealed
         :raises KeyMissing: if a key is not here, or after a fork; no counter is used then
         """
         self.check_fork()
-        flags = _FLAGS[secrecy]
+        flags = _FLAGS[secrecy] | (Flags.LAST if last else 0)
         enc = bool(flags & Flags.ENC)
         if compress:
             meta, flags = _smaller(meta, flags, Flags.ZSTD_META)
@@ -241,7 +247,7 @@ class Sealer(Guarded):
             1,
             flags,
             self._keyring.suite,
-            FrameKind.EVENT,
+            kind,
             count,
             address.tag,
             self._keys.tag,
@@ -267,6 +273,19 @@ class Sealer(Guarded):
             hashed = hashlib.sha256(payload).digest() if payload else b""
             signature = self._keys.sign(SIG_DOMAIN, digest + raw + meta + hashed)
         return EventFrame(raw, meta, payload, signature)
+
+    def chunks(self, address: Address, *, meta: bytes, payload: bytes, **fields: Any) -> list[EventFrame]:
+        """Seal a batch that is too large for one frame as chunks. They share the counters of event frames.
+
+        :param fields: as `events`
+        :raises TooLarge: above 64 MiB; no counter is used then
+        """
+        return [
+            self.events(
+                address, meta=one.place, payload=one.part, kind=FrameKind.CHUNK, last=one.last, **fields
+            )
+            for one in cut(meta, payload)
+        ]
 
     def _control_header(
         self, kind: FrameKind, body_len: int, hlc: int, policy_epoch: int, tag: bytes, epoch: int = 0

@@ -83,6 +83,9 @@ class IncomingBridge(Bridge):
                 allow_plain=self.route.secrecy == "none",
                 allow_unsigned=self.route.secrecy == "group",
             )
+            if opened.partial:
+                self._frames += 1
+                return
             payload = self._upcast(opened.header.schema_id, opened.payload)
             taken = self.inlet.push(
                 opened.meta,

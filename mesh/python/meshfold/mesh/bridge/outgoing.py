@@ -17,13 +17,15 @@ from meshfold.mesh.bridge.base import Bridge, Requests
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.records import Checkpoint
 from meshfold.mesh.subjects import Subjects
-from meshfold.security import Sealer
+from meshfold.security import EventFrame, Sealer
 
 __all__ = ("OutgoingBridge",)
 
 #: Bytes of events in one frame; below half of the broker's limit even when sealed.
 FRAME_BYTES_MAX = 256 * 1024
 FRAME_EVENTS_MAX = 4096
+#: A batch above this, which is one large event, is cut into chunks: the broker takes a MiB, headers included.
+INLINE_BYTES_MAX = 900 * 1024
 BATCH_WINDOW_S = 0.001
 #: Events the tap holds while the mesh cannot take them; the oldest go first, counted.
 TAP_EVENTS_MAX = 65_536
@@ -108,32 +110,44 @@ class OutgoingBridge(Bridge):
                 self._sent_seq = batch.last_seq
 
     async def _send(self, batch: Any, stamp: int) -> None:
-        schema = self.route.schema
-        frame = self._sealer.events(
-            self.route.addr,
-            schema_id=schema.id,
-            first_seq=batch.first_seq,
-            count=batch.count,
-            meta=batch.meta,
-            payload=batch.payload,
-            hlc=stamp,
-            policy_epoch=self._policy_epoch(),
-            compress=schema.compress == "safe" and not batch.mixed_sources,
-            secrecy=self.route.secrecy,
-        )
         try:
-            await self._transport.publish(self._whole_subject, frame.whole())
+            frames, told = self._sealed(batch, stamp)
+            for frame in frames:
+                await self._transport.publish(self._whole_subject, frame.whole())
             if self._meta_wanted(self.route.addr.text):
-                await self._transport.publish(self._meta_subject, frame.meta_only())
-            self._frames += 1
+                await self._transport.publish(self._meta_subject, told().meta_only())
+            self._frames += len(frames)
             self._moved_ns = self._hlc.clock.now()[1]
             error = None
         except TooLarge as too_large:
-            # One event above the inline limit. The reader sees the gap; here it is counted and shown by status.
+            # One event beyond what chunks carry. The reader sees the gap; here it is counted and shown by status.
             self._too_large += batch.count
             error = too_large.code
         if batch.sampled:
             self._tracing.bridged(batch, error)
+
+    def _sealed(self, batch: Any, stamp: int) -> tuple[list[EventFrame], Callable[[], EventFrame]]:
+        """The frames of a batch, one or its chunks, and what makes the one whose metadata form is told.
+
+        :raises TooLarge: beyond what chunks carry
+        """
+        schema = self.route.schema
+        fields: dict[str, Any] = {
+            "schema_id": schema.id,
+            "first_seq": batch.first_seq,
+            "count": batch.count,
+            "hlc": stamp,
+            "policy_epoch": self._policy_epoch(),
+            "compress": schema.compress == "safe" and not batch.mixed_sources,
+            "secrecy": self.route.secrecy,
+        }
+        sealer, address, meta, payload = self._sealer, self.route.addr, batch.meta, batch.payload
+        if len(meta) + len(payload) <= INLINE_BYTES_MAX:
+            frame = sealer.events(address, meta=meta, payload=payload, **fields)
+            return [frame], lambda: frame
+        chunks = sealer.chunks(address, meta=meta, payload=payload, **fields)
+        # Its payload travels in the chunks; whoever reads metadata gets a frame without one.
+        return chunks, lambda: sealer.events(address, meta=meta, payload=b"", **fields)
 
     def stalled_s(self) -> float:
         """How long events have been waiting without any of them leaving; 0 while none waits."""
