@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Reserved on the wire for what later versions bring. A name leaves this list when its feature comes.
 RESERVED: dict[str, dict[str, str]] = {
     "reject_reasons": {
-        "chunk": "payloads above the inline limit in parts",
         "fence": "write requests over the mesh that carry a token",
         "entry": "log entries between voters",
         "conf": "changes of the set of voters",
