@@ -79,7 +79,8 @@ def wired(order: int = 0) -> Graph:
 
 def transcript(graph: Graph) -> list[tuple[str, Any]]:
     seen: list[tuple[str, Any]] = []
-    for r in (DONE, VALVE, COPY, QUEUED):
+    readers: list[Route[Any]] = [DONE, VALVE, COPY, QUEUED]
+    for r in readers:
         graph.observe(r, lambda event: seen.append((event.route.text, event.value)))
     graph.publish(JOBS, 1)
     graph.publish(LEVEL, 0.25)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 __all__ = ("nothing_begun",)
 
 
 @contextmanager
-def nothing_begun() -> Iterator[None]:
+def nothing_begun() -> Generator[None]:
     """Around imports: Ctrl-C ends the process at once, since there is nothing to undo.
 
     As an exception it would be lost now and then: Python swallows what is raised in the callbacks of its import locks. A
