@@ -298,3 +298,22 @@ def test_publishing_on_a_route_of_another_is_exit_code_three(mesh: Machine) -> N
     answer = mesh.meshfold("route", "publish", "edge/host/cpu", "1")
     assert answer.returncode == 3
     assert "OWN" in answer.stderr
+
+
+def test_any_query_is_asked_by_its_name_of_one_node_or_of_all(mesh: Machine) -> None:
+    one = mesh.ask("query", "describe", "route=edge/host/cpu", "--node", "edge")
+    assert {row["row"] for row in one["rows"]} >= {"RouteRow", "EdgeRow"}
+    page = mesh.ask("query", "buffer_stats", "--node", "edge", "--limit", "1")
+    rest = mesh.ask("query", "buffer_stats", "--node", "edge", "--limit", "1000", "--after", page["next"])
+    assert len(page["rows"]) == 1
+    assert rest["rows"]
+    everyone = mesh.ask("query", "topology")
+    assert set(everyone["answers"]) >= {"edge", "hub"}
+    shown = mesh.meshfold("query", "describe", "route=edge/host/cpu", "--node", "edge")
+    assert shown.returncode == 0, shown.stderr
+    assert "route=edge/host/cpu" in shown.stdout
+    nowhere = mesh.meshfold("query", "describe", "route=no/such/route", "--node", "edge")
+    assert nowhere.returncode == 2
+    assert "no route no/such/route" in nowhere.stderr
+    nobody = mesh.meshfold("query", "topology", "--node", "nobody")
+    assert nobody.returncode == 2, nobody.stderr

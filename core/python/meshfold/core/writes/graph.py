@@ -19,6 +19,7 @@ from meshfold.core.writes.loop import ControlLoop, Frame, Missing
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
+    from meshfold.core.stores.keyspace import Keyspace
 
 __all__ = ("Problem", "Writes")
 
@@ -191,6 +192,19 @@ class Writes(Elements):
             dead_letter=dead_letter,
             parents=parents,
         )
+
+    def keep_guarded_writes(self, store: Keyspace, *routes: Route[Any]) -> int:
+        """Keep guarded writes in a store from now on, and take up those that wait there; returns how many.
+
+        From here on a write is on the disk when `publish_guarded` returns, and it goes on waiting after a restart of a graph
+        of the same name. One that a crash left on its way is sent again, tainted DELIVERY_DUPLICATED. Epochs go on, too.
+
+        :param routes: those that kept writes name; routes that the graph knows need not be given
+        :raises WiringError: if writes wait here already, or one in the store names a route that nobody knows
+        :raises SchemaMismatch: if such a route has another schema now
+        :raises StoreDamaged: if what lies there is no write
+        """
+        return self.scheduler().keep(store, routes)
 
     def scheduler(self) -> Scheduler:
         """The guarded writes of this graph."""

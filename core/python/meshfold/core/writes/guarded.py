@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
@@ -17,9 +18,11 @@ from meshfold.core.event import Event
 from meshfold.core.route import Route, route
 from meshfold.core.schema import Schema
 from meshfold.core.stream import Edge
+from meshfold.core.writes.kept import Kept, KeptWrites
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
+    from meshfold.core.stores.keyspace import Keyspace
 
 __all__ = ("GuardedWrite", "RetryPolicy", "Scheduler", "SchedulerRun", "SchedulerSnapshot")
 
@@ -110,6 +113,8 @@ class GuardedWrite(Generic[T]):
     last_epoch: int = 0
     last_time: int = 0
     sent: Event[T] | None = None
+    #: it may have gone out in an earlier life
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,25 @@ class Scheduler:
         self._ended: dict[Outcome, int] = {"sent": 0, "acknowledged": 0, "expired": 0, "exhausted": 0}
         #: the epoch of the last run
         self.epoch = 0
+        self._kept: KeptWrites | None = None
+
+    def keep(self, store: Keyspace, routes: Iterable[Route[Any]]) -> int:
+        """Keep what waits in a store from now on; see `Graph.keep_guarded_writes`."""
+        kept = KeptWrites(store, self._graph.name)
+        with self._lock:
+            if self._kept is not None or self._pending:
+                raise WiringError(
+                    "guarded writes wait here already",
+                    fix="keep them before the first is put in",
+                    item="store",
+                )
+            found = kept.load(self._graph, {r.addr.tag: r for r in routes})
+            for number, was, at in found:
+                self._pending.append(_restored(number, was, at))
+                self._number = max(self._number, number)
+            self.epoch = max(self.epoch, kept.epoch)
+            self._kept = kept
+        return len(found)
 
     def put(self, target: Route[T], value: T, **guards: Any) -> GuardedWrite[T]:
         """Put a write in; see `Graph.publish_guarded`."""
@@ -180,14 +204,20 @@ class Scheduler:
                 baseline=self._mark(ack),
                 after_baseline=self._mark(after),
             )
+            self._note([(write, False)], [])
             self._pending.append(write)
             return write
+
+    def _note(self, writes: Iterable[tuple[GuardedWrite[Any], bool]], gone: Iterable[int]) -> None:
+        if self._kept is not None:
+            self._kept.note(writes, gone, self.epoch)
 
     def cancel(self, write: GuardedWrite[Any]) -> bool:
         """Take a write out; whether it was still in."""
         with self._lock:
             there = write in self._pending
             if there:
+                self._note([], [write.number])
                 self._pending.remove(write)
             return there
 
@@ -238,11 +268,15 @@ class Scheduler:
             self.epoch = now
             before = dict(self._ended)
             sent: list[Event[Any]] = []
+            done: list[int] = []
             for write in list(self._pending):
                 outcome = self._advance(write, now, sent)
                 if outcome is not None:
                     self._pending.remove(write)
                     self._ended[outcome] += 1
+                    done.append(write.number)
+            changed = [(write, False) for write in self._pending if write.last_epoch == now]
+            self._note(changed, done)
             ended: dict[Outcome, int] = {
                 name: count - before[name] for name, count in self._ended.items() if count > before[name]
             }
@@ -265,6 +299,11 @@ class Scheduler:
         guards = [f"not_before_epoch:{write.not_before_epoch}"] if write.not_before_epoch else []
         if write.expires_at_epoch is not None:
             guards.append(f"expires_at_epoch:{write.expires_at_epoch}")
+        taints = ["SCHED_GATED" if gated else "SCHED_READY"]
+        if write.repeated:
+            taints.append("DELIVERY_DUPLICATED")
+            write.repeated = False
+        self._note([(write, True)], [])
         event = publish_owned(
             self._graph,
             write.target,
@@ -272,7 +311,7 @@ class Scheduler:
             parents=write.parents,
             epoch=epoch,
             guards=guards,
-            taints=["SCHED_GATED" if gated else "SCHED_READY"],
+            taints=taints,
         )
         sent.append(event)
         write.sent, write.last_epoch, write.last_time = event, epoch, self._graph.now_ns()
@@ -317,6 +356,32 @@ class Scheduler:
                 self.run(event.value)
 
         return self._graph.observe(epochs, run)
+
+
+def _restored(number: int, was: Kept, at: dict[str, Any]) -> GuardedWrite[Any]:
+    """A write as it was kept."""
+    target: Route[Any] = at["target"]
+    return GuardedWrite(
+        number=number,
+        target=target,
+        value=target.decode_value(was.value),
+        not_before_epoch=was.not_before_epoch,
+        not_before=was.not_before,
+        watermark=None if was.watermark is None else (at["watermark"], was.watermark[2]),
+        after_ack=at["after_ack"],
+        ack_route=at["ack_route"],
+        needs_credit=was.needs_credit,
+        expires_at_epoch=was.expires_at_epoch,
+        retry=RetryPolicy(**was.retry),
+        dead_letter=at["dead_letter"],
+        parents=was.parents,
+        baseline=was.baseline,
+        after_baseline=was.after_baseline,
+        attempts=was.attempts,
+        last_epoch=was.last_epoch,
+        last_time=was.last_time,
+        repeated=was.sending,
+    )
 
 
 def debug_route(target: Route[Any]) -> Route[dict[str, Any]]:

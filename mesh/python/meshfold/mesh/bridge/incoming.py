@@ -12,7 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from meshfold.core import Event, Graph, Route
-from meshfold.core.errors import DecodeError, FrameRejected, KeyMissing, SchemaMismatch
+from meshfold.core.errors import (
+    DecodeError,
+    FrameRejected,
+    KeyMissing,
+    SchemaMismatch,
+    TaintExceeded,
+    WouldBlock,
+)
 from meshfold.core.ports import Message, Subscribed, Transport
 from meshfold.core.registry import Taint
 from meshfold.core.schema import rewrite_payloads
@@ -105,6 +112,10 @@ class IncomingBridge(Bridge):
             self._reject("batch", self.route.text)
         except SchemaMismatch:
             self._reject("schema", self.route.text)
+        except (WouldBlock, TaintExceeded):
+            # The inlet holds as much as it may for readers that are behind, or the route was declared freer of taints.
+            # What is refused is a gap of the sender's numbers, and counted as lost on the link.
+            self._reject("limit", self.route.text)
         else:
             self._frames += 1
             self._hlc.witness(opened.header.hlc)

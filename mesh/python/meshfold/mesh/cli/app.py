@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import ExitCode
-from meshfold.mesh.cli import grants, keys, leader, members, nodes, recover, routes, top, trace
+from meshfold.mesh.cli import grants, keys, leader, members, nodes, query, recover, routes, top, trace
 from meshfold.mesh.cli.audit import log
 from meshfold.mesh.cli.completion import completion, prepare
 from meshfold.mesh.cli.interrupts import nothing_begun
@@ -50,6 +50,7 @@ app.command()(leader.leader)
 app.command()(recover.recover)
 app.command()(top.top)
 app.command()(trace.trace)
+app.command()(query.query)
 
 
 @app.command()
