@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from meshfold._native import Raft, RaftReady
-from meshfold.consensus.commands import Command, Op
+from meshfold.consensus.commands import Command
 from meshfold.consensus.disk import Disk, OsDisk
 from meshfold.consensus.key_values import KeyValues
+from meshfold.consensus.log_changes import LogChanges
 from meshfold.consensus.log_store import LogStore
 from meshfold.consensus.raft_disk import open_raft, pack, persist, unpack
 from meshfold.consensus.timing import LAN, RaftTiming
 from meshfold.consensus.wal import Kind
 from meshfold.core.errors import ConfigError, NoQuorum, NotLeader, StoreDamaged
 from meshfold.core.jobs import end_jobs
-from meshfold.core.ports import Change, Clock, LogStatus, Versioned
+from meshfold.core.ports import Clock, LogStatus, Versioned
 
 __all__ = ("RaftLog", "Wire")
 
@@ -46,7 +47,7 @@ class Wire(Protocol):
         ...
 
 
-class RaftLog:
+class RaftLog(LogChanges):
     """A control log whose voters are several. Implements `meshfold.core.ports.ControlLog`.
 
     Only the leader reads and writes; the others raise `NotLeader`, naming it.
@@ -273,7 +274,7 @@ class RaftLog:
             raise self._not_leader()
 
     async def submit(self, command: Command) -> int | None:
-        """Commit a command and return its index, or None for a comparison that did not hold.
+        """Commit a command and return its index, or None for a comparison that did not hold: a majority has it on disk.
 
         A command whose id was applied before is not applied again: its first index is returned.
 
@@ -336,26 +337,6 @@ class RaftLog:
         """Return the value as of now, or None. Raises as `snapshot`."""
         await self._read()
         return self.state.values.get(key)
-
-    async def put(self, key: str, value: bytes) -> int:
-        """Write and return the index: a majority has it on disk. Raises as `submit`."""
-        index = await self.submit(Command(Op.PUT, key, value))
-        assert index is not None
-        return index
-
-    async def delete(self, key: str) -> int:
-        """Remove a key and return the index. Raises as `submit`."""
-        index = await self.submit(Command(Op.DELETE, key))
-        assert index is not None
-        return index
-
-    async def compare_and_set(self, key: str, value: bytes, version: int) -> int | None:
-        """Write only if the key's version is `version` (0: absent); the index, or None. Raises as `submit`."""
-        return await self.submit(Command(Op.COMPARE_AND_SET, key, value, version))
-
-    def watch(self, prefix: str, *, after: int = 0) -> AsyncIterator[Change]:
-        """Yield committed changes as this voter learns of them, in order, gap-free; any voter may be watched."""
-        return self.state.watch(prefix, after)
 
     async def snapshot(self, prefix: str = "") -> Mapping[str, Versioned]:
         """All keys beginning with `prefix`, consistent at one index.

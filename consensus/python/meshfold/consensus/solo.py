@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from meshfold.consensus.commands import Command, Op
+from meshfold.consensus.commands import Command
 from meshfold.consensus.disk import Disk, OsDisk
 from meshfold.consensus.key_values import KeyValues
+from meshfold.consensus.log_changes import LogChanges
 from meshfold.consensus.log_store import LogStore
 from meshfold.consensus.wal import Entry, Kind
 from meshfold.core.errors import MeshfoldError, NoQuorum, StoreDamaged
-from meshfold.core.ports import Change, LogStatus, Versioned
+from meshfold.core.ports import LogStatus, Versioned
 
 __all__ = ("SoloLog",)
 
@@ -44,7 +45,7 @@ class _Waiting:
         self.done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
 
-class SoloLog:
+class SoloLog(LogChanges):
     """A control log with one voter. Implements `meshfold.core.ports.ControlLog`."""
 
     def __init__(self, store: LogStore, group: str, node: str, disk_thread: ThreadPoolExecutor) -> None:
@@ -126,7 +127,7 @@ class SoloLog:
             )
 
     async def submit(self, command: Command) -> int | None:
-        """Commit a command and return its index, or None for a comparison that did not hold.
+        """Commit a command and return its index, or None for a comparison that did not hold: the entry is fsynced.
 
         A command whose id was applied before is not applied again: its first index is returned.
 
@@ -225,29 +226,6 @@ class SoloLog:
         if self._closed:
             self._check_open()
         return self.state.values.get(key)
-
-    async def put(self, key: str, value: bytes) -> int:
-        """Write and return the index; the entry is fsynced on return. Raises as `submit`."""
-        index = await self.submit(Command(Op.PUT, key, value))
-        assert index is not None
-        return index
-
-    async def delete(self, key: str) -> int:
-        """Remove a key and return the index. Raises as `submit`."""
-        index = await self.submit(Command(Op.DELETE, key))
-        assert index is not None
-        return index
-
-    async def compare_and_set(self, key: str, value: bytes, version: int) -> int | None:
-        """Write only if the key's version is `version` (0: absent); the index, or None. Raises as `submit`."""
-        return await self.submit(Command(Op.COMPARE_AND_SET, key, value, version))
-
-    def watch(self, prefix: str, *, after: int = 0) -> AsyncIterator[Change]:
-        """Yield committed changes of keys beginning with `prefix` and an index above `after`, in order, gap-free.
-
-        What is further back than the changes kept is yielded as the current values first. It ends with the log.
-        """
-        return self.state.watch(prefix, after)
 
     async def snapshot(self, prefix: str = "") -> Mapping[str, Versioned]:
         """All keys beginning with `prefix`, consistent at one index."""

@@ -55,19 +55,31 @@ def state_folder(path: Path, option: str = "--dir") -> Path:
 class FolderLock:
     """Held while a process runs on a folder; it goes with the process, however that ends."""
 
-    def __init__(self, folder: Path, what: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        what: str,
+        *,
+        name: str = "lock",
+        fix: str = "stop that one, or choose another folder with --dir",
+    ) -> None:
+        """`what` else may hold it, the `name` of the file that is locked, and what to do where another does."""
         self._folder = folder
         self._what = what
+        self._name = name
+        self._fix = fix
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> Self:
-        """Take the lock, making the folder if needed.
+        """Take the lock, making the folder if needed. Idempotent.
 
         :raises ConfigError: if the folder cannot be used, or another process holds it
         """
+        if self._file is not None:
+            return self
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = (self._folder / "lock").open("ab")
+            file = (self._folder / self._name).open("ab")
         except OSError as error:
             raise ConfigError(
                 f"cannot use the state directory {self._folder}: {error.strerror}",
@@ -80,7 +92,7 @@ class FolderLock:
             file.close()
             raise ConfigError(
                 f"the state directory {self._folder} is in use by another {self._what}",
-                fix="stop that one, or choose another folder with --dir",
+                fix=self._fix,
                 item=str(self._folder),
             ) from None
         self._file = file
@@ -93,7 +105,7 @@ class FolderLock:
             self._file = None
 
     def __enter__(self) -> Self:
-        return self if self._file is not None else self.acquire()
+        return self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

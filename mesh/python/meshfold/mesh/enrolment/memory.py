@@ -11,14 +11,14 @@ shredded    epochs of shreddable routes this node has confirmed to have erased
 
 from __future__ import annotations
 
-import fcntl
 import struct
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from meshfold.core.errors import ConfigError, FrameRejected
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.enrolment.authority_folder import write_private
+from meshfold.mesh.folders import FolderLock
 from meshfold.security import NodeKeys, StartRecord, WrapRecord
 
 __all__ = ("NodeMemory",)
@@ -33,7 +33,12 @@ class NodeMemory:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock: IO[bytes] | None = None
+        self._lock = FolderLock(
+            folder,
+            "process that is this node",
+            name="running",
+            fix="stop that one, or take another name: two processes with one identity are a clone",
+        )
 
     @property
     def folder(self) -> Path:
@@ -45,31 +50,11 @@ class NodeMemory:
 
         :raises ConfigError: if another is, or the folder cannot be used
         """
-        if self._lock is not None:
-            return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self._folder / "running").open("ab")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot use the node's folder {self._folder}: {error.strerror}", item=str(self._folder)
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise ConfigError(
-                f"the node of {self._folder} runs in another process",
-                fix="stop that one, or take another name: two processes with one identity are a clone",
-                item=str(self._folder),
-            ) from None
-        self._lock = lock
+        self._lock.acquire()
 
     def release(self) -> None:
         """Let another process be this node. Idempotent."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def begin(self, keys: NodeKeys, cluster: bytes, incarnation: bytes, hlc: HybridClock) -> StartRecord:
         """Order this life after the last one: on disk before anything is sent.
