@@ -244,6 +244,32 @@ async def test_a_server_with_known_holes_is_refused(version: str) -> None:
     server.close()
 
 
+@pytest.mark.parametrize("words", [b"", b'INFO {"version":"2.15.1","max_payload":1048576}\r\n'])
+async def test_a_connect_that_is_cancelled_leaves_no_socket_open(words: bytes) -> None:
+    accepted = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(words)
+        if words:
+            await reader.readline()  # its CONNECT, which is never answered
+        accepted.set()
+        while await reader.read(4096):
+            pass
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = NatsTransport(f"nats://127.0.0.1:{port}", name="n", inbox_prefix="_MF.n")
+        connecting = asyncio.ensure_future(client.connect())
+        await asyncio.wait_for(accepted.wait(), 60)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.wait_for(ended.wait(), 60)
+
+
 async def test_a_refused_login_says_so(broker: NatsBroker) -> None:
     stranger = Ed25519PrivateKey.generate()
     other = broker.login("other")

@@ -90,9 +90,12 @@ class Link:
             self.client.use_nkey(self._login.nkey)
         try:
             await asyncio.wait_for(self._dial(), CONNECT_S)
-        except (TimeoutError, OSError, errors.Error) as error:
+        except BaseException as error:
+            # A node that is told to stop cancels this: the socket would stay open, and nats-py closes none of a failed start.
             await self.abandon()
-            raise self._refused(error) from None
+            if isinstance(error, (TimeoutError, OSError, errors.Error)):
+                raise self._refused(error) from None
+            raise
         # From here on the client finds the way back by itself, for as long as its login lives.
         self.client.options["max_reconnect_attempts"] = -1
         version = self.client.server_version()
