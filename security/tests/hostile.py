@@ -9,8 +9,13 @@ from typing import Any
 from meshfold.core.errors import FrameRejected, KeyMissing
 from parties import SECRET, Mesh, Party
 
-__all__ = ("VARIANTS", "Row", "refused_as")
+__all__ = ("ANY_REASON", "VARIANTS", "Row", "refused_as")
 
+#: What a frame with a random bit changed may be refused for.
+ANY_REASON = (
+    *("magic", "version", "flags", "suite", "kind", "ext", "size", "route", "epoch", "policy", "unsigned"),
+    *("sig", "tag", "replay", "age", "incarnation", "clock", "short", "member", "limit", "gap"),
+)
 #: Generated variants of each row about bytes.
 VARIANTS = 100
 

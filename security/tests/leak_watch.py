@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 from meshfold.security import KeyStore, NodeKeys
+from meshfold.security.join import JoinToken
 
 __all__ = ("WATCHED", "leaked", "pytest_runtest_makereport")
 
@@ -46,15 +47,42 @@ def _watch_store() -> None:
     KeyStore.root = watched  # type: ignore[method-assign]
 
 
+def _watch_members() -> None:
+    original = KeyStore.members
+
+    def watched(self: KeyStore) -> list[tuple[int, int, bytes]]:
+        found = original(self)
+        _remember([key for _, _, key in found])
+        return found
+
+    KeyStore.members = watched  # type: ignore[method-assign]
+
+
+def _watch_tokens() -> None:
+    original = JoinToken.encode
+
+    def watched(self: JoinToken) -> str:
+        _remember([self.secret])
+        return original(self)
+
+    JoinToken.encode = watched  # type: ignore[method-assign]
+
+
 _watch_keys()
 _watch_store()
+_watch_members()
+_watch_tokens()
+
+
+def _forms(secret: bytes) -> tuple[str, ...]:
+    """How a secret would look in what is printed."""
+    plain = base64.b64encode(secret).decode().rstrip("=")
+    return secret.hex(), plain, plain.replace("+", "-").replace("/", "_"), repr(secret)[2:-1]
 
 
 def leaked(text: str) -> bool:
     """Whether a watched secret stands in the text."""
-    return bool(text) and any(
-        one.hex() in text or base64.b64encode(one).decode().rstrip("=") in text for one in WATCHED
-    )
+    return bool(text) and any(form in text for one in WATCHED for form in _forms(one))
 
 
 @pytest.hookimpl(wrapper=True)

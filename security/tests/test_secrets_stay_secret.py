@@ -133,4 +133,8 @@ def test_the_watch_over_printed_output_sees_a_leak() -> None:
     assert raw in WATCHED
     assert leaked(f"key {raw.hex()} printed")
     assert leaked(base64.b64encode(raw).decode())
+    assert leaked(f"{raw!r}")
+    assert leaked(base64.urlsafe_b64encode(raw).decode())
     assert not leaked(repr(keys))
+    ((_, _, members),) = KeyStore.generate().members()
+    assert leaked(members.hex())

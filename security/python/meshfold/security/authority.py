@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.security.capability import Capability
 from meshfold.security.grant import Grant, KeySigner
-from meshfold.security.identity import Identity
+from meshfold.security.identity import IdentitySigner
 
 __all__ = ("Authority",)
 
 
-class Authority:
+class Authority(IdentitySigner):
     """Issues identities and grants of one mesh. Prints as REDACTED."""
 
     def __init__(self, cluster: bytes, identity_key: Ed25519PrivateKey, grant_key: Ed25519PrivateKey) -> None:
-        self.cluster = cluster
-        self._identity_key = identity_key
+        super().__init__(cluster, identity_key)
         self._grant_key = grant_key
         self.identity_pub = identity_key.public_key().public_bytes_raw()
         self.grant_pub = grant_key.public_key().public_bytes_raw()
@@ -43,30 +42,6 @@ class Authority:
     def sign_certificate(self, domain: bytes, body: bytes) -> bytes:
         """Sign an issuer's certificate with the identity key."""
         return self._identity_key.sign(domain + b"\0" + body)
-
-    def issue_identity(
-        self,
-        *,
-        node_pub: bytes,
-        wrap_pub: bytes,
-        login_pub: bytes,
-        name: str,
-        roles: tuple[str, ...],
-        not_before_ms: int,
-        not_after_ms: int,
-    ) -> Identity:
-        """Sign an identity. Raises as `Identity.issue`."""
-        return Identity.issue(
-            self._identity_key,
-            cluster=self.cluster,
-            node_pub=node_pub,
-            wrap_pub=wrap_pub,
-            login_pub=login_pub,
-            name=name,
-            roles=roles,
-            not_before_ms=not_before_ms,
-            not_after_ms=not_after_ms,
-        )
 
     def issue_grant(
         self,

@@ -16,7 +16,7 @@ from meshfold.core.errors import FrameRejected
 from meshfold.security.codec import Reader
 from meshfold.security.keys import check_ed25519_public, check_x25519_public, tag_of, verify
 
-__all__ = ("SKEW_MS", "Identity")
+__all__ = ("SKEW_MS", "Identity", "IdentitySigner")
 
 DOMAIN: Final = b"ID1 identity"
 ROLES_MAX: Final = 8
@@ -129,3 +129,35 @@ class Identity:
         if not self.not_before_ms - SKEW_MS <= now_ms <= self.not_after_ms + SKEW_MS:
             raise FrameRejected("time", "identity not valid now")
         verify(self.issuer_pub, DOMAIN, self.raw[:-64], self.raw[-64:])
+
+
+class IdentitySigner:
+    """Whoever holds a key that signs identities of one mesh: its root, or an issuer of it."""
+
+    def __init__(self, cluster: bytes, identity_key: Ed25519PrivateKey) -> None:
+        self.cluster = cluster
+        self._identity_key = identity_key
+
+    def issue_identity(
+        self,
+        *,
+        node_pub: bytes,
+        wrap_pub: bytes,
+        login_pub: bytes,
+        name: str,
+        roles: tuple[str, ...],
+        not_before_ms: int,
+        not_after_ms: int,
+    ) -> Identity:
+        """Sign an identity. Raises as `Identity.issue`."""
+        return Identity.issue(
+            self._identity_key,
+            cluster=self.cluster,
+            node_pub=node_pub,
+            wrap_pub=wrap_pub,
+            login_pub=login_pub,
+            name=name,
+            roles=roles,
+            not_before_ms=not_before_ms,
+            not_after_ms=not_after_ms,
+        )

@@ -24,7 +24,7 @@ from meshfold.security.authority import Authority
 from meshfold.security.capability import Capability
 from meshfold.security.codec import Reader
 from meshfold.security.grant import Grant, KeySigner
-from meshfold.security.identity import SKEW_MS, Identity
+from meshfold.security.identity import SKEW_MS, IdentitySigner
 from meshfold.security.keys import check_ed25519_public, check_x25519_public, load_secret, save_secret, verify
 
 __all__ = ("Issuer", "IssuerCertificate", "Trust")
@@ -124,7 +124,7 @@ class Trust:
         return Trust(self.cluster, self.identity_root, self.grant_root, tuple(known))
 
 
-class Issuer:
+class Issuer(IdentitySigner):
     """Signs for the root, within the root's certificate and delegation. Prints as REDACTED."""
 
     def __init__(
@@ -135,16 +135,11 @@ class Issuer:
         certificate: IssuerCertificate,
         delegation: Grant,
     ) -> None:
-        self._identity_key = identity_key
+        super().__init__(certificate.cluster, identity_key)
         self._grant_key = grant_key
         self.enrol_private = enrol_key
         self.certificate = certificate
         self.delegation = delegation
-
-    @property
-    def cluster(self) -> bytes:
-        """The mesh."""
-        return self.certificate.cluster
 
     @property
     def trust(self) -> Trust:
@@ -239,30 +234,6 @@ class Issuer:
             X25519PrivateKey.from_private_bytes(load_secret(directory / "enrol.key")),
             certificate,
             delegation,
-        )
-
-    def issue_identity(
-        self,
-        *,
-        node_pub: bytes,
-        wrap_pub: bytes,
-        login_pub: bytes,
-        name: str,
-        roles: tuple[str, ...],
-        not_before_ms: int,
-        not_after_ms: int,
-    ) -> Identity:
-        """Sign an identity. Raises as `Identity.issue`."""
-        return Identity.issue(
-            self._identity_key,
-            cluster=self.cluster,
-            node_pub=node_pub,
-            wrap_pub=wrap_pub,
-            login_pub=login_pub,
-            name=name,
-            roles=roles,
-            not_before_ms=not_before_ms,
-            not_after_ms=not_after_ms,
         )
 
     def issue_grant(
