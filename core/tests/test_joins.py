@@ -268,6 +268,20 @@ def test_m61_nobody_else_writes_a_state_that_is_materialized() -> None:
     assert graph.publish(state, 3).seq == 3
 
 
+def test_hs6_a_second_owner_of_a_route_is_refused() -> None:
+    graph = Graph()
+    state = route("join", "test", "state", plane="state", variant="state", schema=Schema.int())
+    first = graph.materialize(LEFT, state)
+    with pytest.raises(WiringError, match="materialized from another route already"):
+        graph.materialize(RIGHT, state)
+    graph.publish(LEFT, 1)
+    graph.publish(RIGHT, 2)
+    assert [event.value for event in graph.history(state)] == [1]
+    first.close()
+    graph.materialize(RIGHT, state)
+    assert [event.value for event in graph.history(state)] == [1, 2]
+
+
 def test_m50_filter_replays_the_latest_and_keeps_envelope_and_lineage() -> None:
     graph = Graph()
     kept: list[Event[int]] = []

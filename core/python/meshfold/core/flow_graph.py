@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from meshfold._native import connections, credit_rows, mailbox_of
 from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.mailbox import Mailbox, MailboxDescriptor, MailboxSnapshot, snapshot_of
 from meshfold.core.manifest.graph import Declared
+from meshfold.core.operator import operator_rows
 from meshfold.core.policy import (
     CREDIT_CLASSES,
     CreditInfo,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ("Flow",)
 
 T = TypeVar("T")
+#: Stages that keep values by event time, in slots.
+_WINDOWS: Final = ("window_time", "window_session")
 
 
 class Flow(Declared):
@@ -132,6 +135,18 @@ class Flow(Declared):
             for number, (source, sink) in self._queued_edges.items()
             if number in there
         ]
+        return found
+
+    def flows(self) -> list[tuple[Route[Any], Route[Any], int | None]]:
+        """What leads from route to route beside operators: connections (None), and mailboxes with the number of their edge."""
+        found: list[tuple[Route[Any], Route[Any], int | None]] = [
+            (source, sink, None) for _, source, sink in connections(self)
+        ]
+        there = {row[0] for row in self.edge_rows()}
+        found += [(*routes, number) for number, routes in self._queued_edges.items() if number in there]
+        for name in self.mailboxes():
+            _, ingress, _, sinks = self.mailbox_parts(name)
+            found += [(ingress, sink, self._mailboxes[name][1]) for sink in sinks]
         return found
 
     def disconnect_routes(self, source: str, sink: str) -> Callable[[], object]:
@@ -281,7 +296,9 @@ class Flow(Declared):
         return snapshot_of(self._graph(), name, found[0], base)
 
     def credit_snapshot(self) -> list[CreditInfo]:
-        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections."""
+        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections; and
+        the slots of windows, which the watermark gives back and which lose by their own rule when there are none.
+        """
         names = {row[0]: row for row in self.edge_rows()}
         found: list[CreditInfo] = []
         for row in credit_rows(self):
@@ -305,6 +322,38 @@ class Flow(Declared):
                     rejected=row["rejected"],
                 )
             )
+        return [*found, *self._window_slots()]
+
+    def _window_slots(self) -> list[CreditInfo]:
+        edges = {row[0]: row for row in self.node_rows()}
+        found: list[CreditInfo] = []
+        for info in operator_rows(self._graph()):
+            for stage in info.stages:
+                most = stage.config.get("items_max")
+                if stage.kind not in _WINDOWS or most is None:
+                    continue
+                held = stage.gauges["items"]
+                lost = info.dropped.get("overflow_oldest", 0) + info.dropped.get("overflow_newest", 0)
+                found.append(
+                    CreditInfo(
+                        edge=edges[info.id][10][0],
+                        name=info.name,
+                        route=info.inputs[0][0].text,
+                        authority="window",
+                        capacity=most,
+                        available=max(0, most - held),
+                        bytes_max=None,
+                        available_bytes=None,
+                        gate=False,
+                        granted=most,
+                        spent=held,
+                        on_the_way=0,
+                        waiting=0,
+                        waits=0,
+                        rejected=lost,
+                        unit="slots",
+                    )
+                )
         return found
 
     def describe_edge(self, edge: Edge | int) -> EdgeDescription:
@@ -319,7 +368,8 @@ class Flow(Declared):
                 break
         else:
             raise WiringError(f"no edge has the number {number}", fix="see graph.edges()", item="edge")
-        credit = next((info for info in self.credit_snapshot() if info.edge == number), None)
+        credits = [info for info in self.credit_snapshot() if info.edge == number]
+        credit = next((info for info in credits if info.unit == "events"), None)
         flow = self._flow_edges.get(number)
         if flow is None:
             overflow = next((row["overflow"] for row in credit_rows(self) if row["edge"] == number), None)
@@ -328,7 +378,7 @@ class Flow(Declared):
 
     def flow_snapshot(self, r: Route[Any]) -> FlowSnapshot:
         """What holds a route up now."""
-        credits = {info.edge: info for info in self.credit_snapshot()}
+        credits = {info.edge: info for info in self.credit_snapshot() if info.unit == "events"}
         dropped: dict[str, int] = {}
         depth = blocked = 0
         for number, _, _, at, row, *_ in self.edge_rows():

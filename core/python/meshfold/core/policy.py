@@ -99,7 +99,11 @@ class FlowPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CreditInfo:
-    """The credit of one edge now. `available` counts events; `gate` says whether producers wait for it."""
+    """The credit of one edge now. `gate` says whether producers wait for it.
+
+    :param unit: what is counted: events on an edge, or the slots of a window (S6)
+    :param authority: who gives it back: a consumer as it takes, a mailbox as it is acknowledged, a window as time goes on
+    """
 
     edge: int
     name: str
@@ -116,6 +120,7 @@ class CreditInfo:
     waiting: int
     waits: int
     rejected: int
+    unit: Literal["events", "slots"] = "events"
 
 
 @dataclass(frozen=True, slots=True)

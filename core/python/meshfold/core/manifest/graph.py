@@ -37,10 +37,17 @@ class Declared(Writes):
         """Install an operator from its description, and remember it for the manifest."""
         from meshfold.core.manifest.written import Installed
 
-        number = super().install(spec, list(routes), list(functions), observer)
         installed = Installed(json.loads(spec), tuple(routes), list(functions), observer)
+        state = _materialized(installed)
+        if state is not None and state in map(_materialized, self._installed.values()):
+            raise WiringError(
+                f"{state.text} is materialized from another route already",
+                fix="close that first, or merge the sources",
+                item=state.text,
+            )
+        number = super().install(spec, list(routes), list(functions), observer)
         self._installed[number] = installed
-        if (state := _materialized(installed)) is not None:
+        if state is not None:
             # What a state is made of is what is materialized: nobody else writes it.
             own(self, state, True)
         return number

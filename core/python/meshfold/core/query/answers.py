@@ -24,6 +24,7 @@ from meshfold.core.route import Route
 if TYPE_CHECKING:
     from meshfold.core.access import Sight
     from meshfold.core.graph import Graph
+    from meshfold.core.policy import CreditInfo
 
 __all__ = ("ANSWERS", "answer", "page", "visible")
 
@@ -286,11 +287,35 @@ def buffer_stats(graph: Graph, sight: Sight, q: ask.BufferStats) -> Keyed:
 
 
 def credit_stats(graph: Graph, sight: Sight, q: ask.CreditStats) -> Keyed:
-    """Room of one route, or of all that the asker sees."""
+    """Room of one route, or of all that the asker sees, each followed by the windows that make it so."""
     wanted = [visible(graph, sight, q.route, Action.META_READ)] if q.route is not None else graph.routes()
+    windows: dict[str, list[CreditInfo]] = {}
+    for info in graph.credit_snapshot():
+        windows.setdefault(info.route, []).append(info)
     for r in wanted:
-        if sight.sees(Action.META_READ, r.addr):
-            yield r.address, say.CreditRow(r.text, graph.credit_for(r))
+        if not sight.sees(Action.META_READ, r.addr):
+            continue
+        yield f"{r.address} 0", say.CreditRow(r.text, graph.credit_for(r))
+        for place, info in enumerate(windows.get(r.text, ()), 1):
+            yield (
+                f"{r.address} {place:06d}",
+                say.EdgeCreditRow(
+                    r.text,
+                    info.name,
+                    info.authority,
+                    info.unit,
+                    info.capacity,
+                    info.available,
+                    info.available_bytes,
+                    info.gate,
+                    info.granted,
+                    info.spent,
+                    info.on_the_way,
+                    info.waiting,
+                    info.waits,
+                    info.rejected,
+                ),
+            )
 
 
 def shadow(graph: Graph, sight: Sight, q: ask.Shadow) -> Keyed:

@@ -11,6 +11,7 @@ __all__ = (
     "AuditRow",
     "BoundRow",
     "CreditRow",
+    "EdgeCreditRow",
     "EdgeRow",
     "EventRow",
     "GapRow",
@@ -88,6 +89,25 @@ class CreditRow(_Base, frozen=True):
 
     route: str
     available: int
+
+
+class EdgeCreditRow(_Base, frozen=True):
+    """The credit of one edge of a route now: what it has left of its window, who gives it back, who waits for it."""
+
+    route: str
+    edge: str
+    authority: str
+    unit: str
+    capacity: int
+    available: int
+    available_bytes: int | None
+    gate: bool
+    granted: int
+    spent: int
+    on_the_way: int
+    waiting: int
+    waits: int
+    rejected: int
 
 
 class ShadowRow(_Base, frozen=True):
@@ -215,6 +235,7 @@ Row: TypeAlias = (
     | LinkRow
     | EdgeRow
     | CreditRow
+    | EdgeCreditRow
     | ShadowRow
     | WriterRow
     | EventRow

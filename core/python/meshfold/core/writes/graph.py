@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from meshfold.core.credit_cycles import credit_cycles
 from meshfold.core.elements import Elements
 from meshfold.core.errors import WiringError
 from meshfold.core.event import Event
@@ -283,11 +284,18 @@ class Writes(Elements):
         """What is wired, but not as it should be. Loops that nothing cuts are refused when they are made (S5, S22)."""
         graph = self._graph()
         bound = {r for r, shadow in self._writes().items() if shadow.open}
-        return [
+        problems = [
             Problem("requests that no write binding projects", r.text, "install one with graph.bind")
             for r in graph.routes()
             if r.addr.plane == "write" and r.addr.variant == "request" and r not in bound
         ]
+        for cycle in credit_cycles(graph):
+            around = " -> ".join((*cycle, cycle[0]))
+            what = f"every queue of the loop {around} holds its producers up: when all are full nothing moves"
+            problems.append(
+                Problem(what, cycle[0], "let one of them drop, coalesce or spill, or cut it by an epoch")
+            )
+        return problems
 
     def credit_for(self, r: Route[Any]) -> int:
         """How many events may be published on the route now without waiting."""
