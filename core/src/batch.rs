@@ -4,7 +4,7 @@
 //! under its own key. Integers are LEB128 in their shortest form; signed ones are zig-zag first. Whatever decodes,
 //! encodes to the same bytes; anything else is refused. `docs/batch-format.md` specifies it for other languages.
 
-use crate::event::{Event, EventId, PARENT_RANGES_MAX, ParentRange, Tag};
+use crate::event::{Event, EventId, Extra, PARENT_RANGES_MAX, ParentRange, Tag};
 use crate::payload::Payload;
 use crate::taint;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ const HAS_TAINTS: u64 = 4096;
 const HAS_TRACE: u64 = 8192;
 const SAMPLED: u64 = 16_384;
 const HAS_ALL: u64 = 32_767;
+/// The fields of `Extra` except the trace.
+const HAS_EXTRA: u64 = HAS_TAINTS - 1;
 
 /// Why bytes are not a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ pub fn encode(events: &[Arc<Event>]) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
+    let trace = e.trace.filter(|trace| *trace != e.usual_trace());
     let mut has = 0;
     for (bit, there) in [
         (HAS_LOGICAL, e.logical != 0),
@@ -84,7 +87,7 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
         (HAS_LABELS, !e.labels.is_empty()),
         (HAS_PARENTS, !e.parents.is_empty()),
         (HAS_TAINTS, e.taints != 0),
-        (HAS_TRACE, e.trace != e.usual_trace()),
+        (HAS_TRACE, trace.is_some()),
         (SAMPLED, e.sampled),
     ] {
         has |= if there { bit } else { 0 };
@@ -129,7 +132,7 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
     }
     if !e.parents.is_empty() {
         put(out, e.parents.len() as u64);
-        for range in &e.parents {
+        for range in e.parents.iter() {
             for tag in [range.producer, range.incarnation, range.route] {
                 out.extend_from_slice(&tag);
             }
@@ -140,8 +143,8 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
     if e.taints != 0 {
         put(out, e.taints);
     }
-    if has & HAS_TRACE != 0 {
-        out.extend_from_slice(&e.trace);
+    if let Some(trace) = &trace {
+        out.extend_from_slice(trace);
     }
 }
 
@@ -203,6 +206,27 @@ fn decode_event(m: &mut Reader, e: &mut Event, previous_time: i64) -> Result<(),
     e.time = previous_time.wrapping_add(unzigzag(m.uint()?));
     e.ingest = e.time.wrapping_add(unzigzag(m.uint()?));
     e.sampled = has & SAMPLED != 0;
+    if has & HAS_EXTRA != 0 {
+        decode_extra(m, e.extra_mut(), has)?;
+    }
+    if has & HAS_TAINTS != 0 {
+        e.taints = m.nonzero()?;
+        if taint::normalize(e.taints) != e.taints {
+            return Err(BatchError("taints"));
+        }
+    }
+    if has & HAS_TRACE != 0 {
+        let mut trace = [0; 16];
+        trace.copy_from_slice(m.take(16)?);
+        if trace == e.usual_trace() {
+            return Err(BatchError("a trace that is the usual one"));
+        }
+        e.extra_mut().trace = Some(trace);
+    }
+    Ok(())
+}
+
+fn decode_extra(m: &mut Reader, e: &mut Extra, has: u64) -> Result<(), BatchError> {
     if has & HAS_LOGICAL != 0 {
         e.logical = m.nonzero()?;
     }
@@ -243,37 +267,24 @@ fn decode_event(m: &mut Reader, e: &mut Event, previous_time: i64) -> Result<(),
         }
     }
     if has & HAS_PARENTS != 0 {
-        decode_parents(m, e)?;
-    }
-    if has & HAS_TAINTS != 0 {
-        e.taints = m.nonzero()?;
-        if taint::normalize(e.taints) != e.taints {
-            return Err(BatchError("taints"));
-        }
-    }
-    e.trace = e.usual_trace();
-    if has & HAS_TRACE != 0 {
-        let trace = m.take(16)?;
-        if trace == e.trace {
-            return Err(BatchError("a trace that is the usual one"));
-        }
-        e.trace.copy_from_slice(trace);
+        e.parents = decode_parents(m)?.into();
     }
     Ok(())
 }
 
-fn decode_parents(m: &mut Reader, e: &mut Event) -> Result<(), BatchError> {
+fn decode_parents(m: &mut Reader) -> Result<Vec<ParentRange>, BatchError> {
     let count = m.nonzero()? as usize;
     if count > PARENT_RANGES_MAX {
         return Err(BatchError("too many parents"));
     }
+    let mut parents = Vec::with_capacity(count);
     for _ in 0..count {
         let (producer, incarnation, route) = (m.tag()?, m.tag()?, m.tag()?);
         let first = m.nonzero()?;
         let last = first
             .checked_add(m.uint()?)
             .ok_or(BatchError("parent range"))?;
-        e.parents.push(ParentRange {
+        parents.push(ParentRange {
             producer,
             incarnation,
             route,
@@ -281,7 +292,7 @@ fn decode_parents(m: &mut Reader, e: &mut Event) -> Result<(), BatchError> {
             last,
         });
     }
-    Ok(())
+    Ok(parents)
 }
 
 fn zigzag(value: i64) -> u64 {

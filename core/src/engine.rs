@@ -439,20 +439,22 @@ impl Engine {
         Ok(event)
     }
 
-    /// Number an event, store it and count it as delivered to the direct observers of its route, which the host calls
-    /// before it does anything else (`edges_of`); then it ends the event's span. None, and the input untouched, where that is not the whole turn.
-    pub fn publish_direct(&mut self, route: usize, input: &mut Input) -> Option<Arc<Event>> {
+    /// Whether an event published now would have direct observers only, so that the host can call them at once.
+    pub fn takes_direct(&self, route: usize, ingest: i64) -> bool {
         let r = &self.routes[route];
-        let owned = (r.owners > 0 && !input.owner) || r.expires < i64::MAX;
-        if owned
-            || r.bound.is_declared()
-            || r.others > 0
-            || self.due <= input.ingest
-            || !self.idle()
-        {
-            return None;
-        }
-        let event = self.make(route, input);
+        r.owners == 0
+            && !r.bound.is_declared()
+            && r.others == 0
+            && r.expires == i64::MAX
+            && self.due > ingest
+            && self.idle()
+    }
+
+    /// Number an event of which nothing is given but value and time, store it and count it as delivered to the direct
+    /// observers of its route, which the host calls before it does anything else (`edges_of`); then it ends the event's
+    /// span. Where `takes_direct` says so, that is the whole turn.
+    pub fn publish_direct(&mut self, route: usize, payload: Payload, ingest: i64) -> Arc<Event> {
+        let event = self.make_plain(route, Some(payload), ingest);
         self.record(&event);
         self.note(&event);
         let r = &mut self.routes[route];
@@ -462,7 +464,7 @@ impl Engine {
                 edge.ledger.count(&event, false);
             }
         }
-        Some(event)
+        event
     }
 
     /// The edges of a route, in the order they were attached.
@@ -487,7 +489,7 @@ impl Engine {
         if above != 0 {
             return Err(Refused::Tainted(above));
         }
-        let event = self.derive(sink, item, source.payload.clone(), &operator.into());
+        let event = self.derive(sink, item, source.payload.clone(), operator.into());
         self.input.push_back((sink, event.clone()));
         Ok(event)
     }

@@ -1,5 +1,9 @@
 //! One event: an immutable envelope with its payload.
+//!
+//! What every event has stands in `Event`; what most have not, in an `Extra` that is there only where it says something.
+//! An event is made for every publish, so its size is what a publish costs.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +46,7 @@ pub struct EventId {
     pub seq: u64,
 }
 
-/// The envelope and payload of one event. All envelope fields of the registry stand here.
+/// The envelope and payload of one event. The fields of `Extra` read as if they stood here.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Event {
     /// Tag of the route's address.
@@ -59,16 +63,27 @@ pub struct Event {
     pub time: i64,
     /// When this graph took it in, ns.
     pub ingest: i64,
+    /// Taint bits (registry).
+    pub taints: u64,
+    /// Whether the root of the trace decided to record it.
+    pub sampled: bool,
+    /// The encoded value; None where only metadata travelled.
+    pub payload: Option<Payload>,
+    /// Everything else; None: all of it is as usual.
+    pub extra: Option<Arc<Extra>>,
+}
+
+/// Envelope fields that most events leave as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Extra {
     /// Logical time.
     pub logical: u64,
     /// Control epoch.
     pub epoch: u64,
     /// Quality-of-service class.
     pub qos: u8,
-    /// W3C trace id.
-    pub trace: [u8; 16],
-    /// Whether the root of the trace decided to record it.
-    pub sampled: bool,
+    /// W3C trace id; None: the usual one.
+    pub trace: Option<[u8; 16]>,
     /// The event that began this chain of cause and effect; None: this one.
     pub causality: Option<EventId>,
     /// Clock domain of `time`; None: the system clock.
@@ -86,11 +101,57 @@ pub struct Event {
     /// Security labels.
     pub labels: Vec<Arc<str>>,
     /// Causes, as ranges.
-    pub parents: Vec<ParentRange>,
-    /// Taint bits (registry).
-    pub taints: u64,
-    /// The encoded value; None where only metadata travelled.
-    pub payload: Option<Payload>,
+    pub parents: Parents,
+}
+
+static USUAL: Extra = Extra {
+    logical: 0,
+    epoch: 0,
+    qos: 0,
+    trace: None,
+    causality: None,
+    clock: None,
+    key: None,
+    correlation: None,
+    operator: None,
+    payload_ref: None,
+    guards: Vec::new(),
+    labels: Vec::new(),
+    parents: Parents::None,
+};
+
+/// Causes as ranges. One is held in place, for what an operator makes of one event has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Parents {
+    /// None.
+    #[default]
+    None,
+    /// One range.
+    One([ParentRange; 1]),
+    /// Several.
+    Many(Box<[ParentRange]>),
+}
+
+impl Deref for Parents {
+    type Target = [ParentRange];
+
+    fn deref(&self) -> &[ParentRange] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl From<Vec<ParentRange>> for Parents {
+    fn from(ranges: Vec<ParentRange>) -> Self {
+        match ranges[..] {
+            [] => Self::None,
+            [one] => Self::One([one]),
+            _ => Self::Many(ranges.into()),
+        }
+    }
 }
 
 /// Trace id of an event that begins a trace: spread over 128 bits from its id, so that it need not travel.
@@ -121,7 +182,32 @@ pub(crate) fn mix(lane: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+impl Deref for Event {
+    type Target = Extra;
+
+    fn deref(&self) -> &Extra {
+        self.extra.as_deref().unwrap_or(&USUAL)
+    }
+}
+
+impl Extra {
+    /// For an event: None where it says nothing.
+    pub fn held(self) -> Option<Arc<Self>> {
+        (self != USUAL).then(|| Arc::new(self))
+    }
+}
+
 impl Event {
+    /// What it says beyond the usual, to be changed.
+    pub fn extra_mut(&mut self) -> &mut Extra {
+        Arc::make_mut(self.extra.get_or_insert_default())
+    }
+
+    /// W3C trace id.
+    pub fn trace(&self) -> [u8; 16] {
+        self.trace.unwrap_or_else(|| self.usual_trace())
+    }
+
     /// The trace this event is in unless it says otherwise: that of the event which began its chain (S30).
     pub fn usual_trace(&self) -> [u8; 16] {
         root_trace(&self.causality.unwrap_or_else(|| self.id()))

@@ -9,6 +9,9 @@ pub fn join(a: u64, b: u64) -> u64 {
 
 /// Drop the perfect value of each domain that has a worse one, and bits of no domain.
 pub fn normalize(taints: u64) -> u64 {
+    if taints == 0 {
+        return 0;
+    }
     let mut out = 0;
     for (perfect, all) in TAINT_DOMAINS {
         let here = taints & all;

@@ -118,7 +118,7 @@ impl SpanRecord {
         Self {
             kind,
             event: id,
-            trace: event.trace,
+            trace: event.trace(),
             span,
             parent,
             links: Vec::new(),
@@ -356,9 +356,10 @@ impl Tracer {
         if kind != SpanKind::Process {
             let (inputs, count) = inputs_of(&event.parents);
             // Inputs of one trace: those that are forgotten by now were of it, too (S30).
-            let one = event.trace != root_trace(&event.id());
+            let trace = event.trace();
+            let one = trace != root_trace(&event.id());
             let known = inputs.iter().filter_map(|id| {
-                let trace = trace_of(id).or_else(|| one.then_some(event.trace))?;
+                let trace = trace_of(id).or_else(|| one.then_some(trace))?;
                 let span = local_span(id, node);
                 Some(Link { trace, span })
             });

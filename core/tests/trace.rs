@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meshfold_core::engine::{Engine, Input, Outcome, Step};
-use meshfold_core::event::Event;
+use meshfold_core::event::{Event, Extra};
 use meshfold_core::trace::{
     LINKS_MAX, Link, Outside, RECORDS_MAX, SpanKind, SpanRecord, event_span, local_span,
 };
@@ -61,10 +61,10 @@ fn a_derived_event_has_its_last_input_as_parent_and_links_the_others() {
     let records = engine.tracer.take(100);
     assert_eq!(span_of(&records, &root).parent, None);
     let derived = span_of(&records, &both);
-    assert_eq!(derived.trace, root.trace);
+    assert_eq!(derived.trace, root.trace());
     assert_eq!(derived.parent, Some(event_span(&right.id())));
     let link = Link {
-        trace: root.trace,
+        trace: root.trace(),
         span: event_span(&left.id()),
     };
     assert_eq!(derived.links, [link]);
@@ -80,7 +80,7 @@ fn inputs_of_several_traces_begin_a_new_one_and_are_all_linked() {
     run(&mut engine);
     let derived = span_of(&engine.tracer.take(100), &both);
     assert!(both.sampled);
-    assert!(derived.trace != left.trace && derived.trace != right.trace);
+    assert!(derived.trace != left.trace() && derived.trace != right.trace());
     assert_eq!(derived.parent, None);
     assert_eq!(
         derived
@@ -88,7 +88,7 @@ fn inputs_of_several_traces_begin_a_new_one_and_are_all_linked() {
             .iter()
             .map(|link| link.trace)
             .collect::<Vec<_>>(),
-        [left.trace, right.trace]
+        [left.trace(), right.trace()]
     );
 }
 
@@ -110,7 +110,11 @@ fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of
         producer: THERE,
         incarnation: LIFE,
         seq: 1,
-        trace: [9; 16],
+        extra: Extra {
+            trace: Some([9; 16]),
+            ..Extra::default()
+        }
+        .held(),
         sampled: true,
         payload: Some(b"12345678"[..].into()),
         ..Event::default()
@@ -129,7 +133,7 @@ fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of
     assert_eq!(processed.span, local_span(&remote.id(), HERE));
     assert_ne!(processed.span, event_span(&remote.id()));
     assert_eq!((processed.start, processed.end), (50, 50));
-    assert_eq!(derived.trace, remote.trace);
+    assert_eq!(derived.trace(), remote.trace());
     assert_eq!(span_of(&records, &derived).parent, Some(processed.span));
 }
 
@@ -174,11 +178,11 @@ fn a_trace_from_outside_goes_on_under_its_span() {
     let event = engine.publish(index, input).expect("room");
     run(&mut engine);
     assert!(event.sampled);
-    assert_eq!(event.trace, outside.trace);
+    assert_eq!(event.trace(), outside.trace);
     let record = span_of(&engine.tracer.take(10), &event);
     assert_eq!(record.parent, Some(outside.span));
     let derived = publish(&mut engine, *b"route002", &[&event], 6);
-    assert_eq!(derived.trace, outside.trace);
+    assert_eq!(derived.trace(), outside.trace);
 }
 
 #[test]
@@ -281,19 +285,19 @@ fn more_inputs_than_links_keep_the_first_the_last_and_the_number() {
         derived
             .links
             .iter()
-            .any(|link| link.trace == inputs[1].trace)
+            .any(|link| link.trace == inputs[1].trace())
     );
     assert!(
         derived
             .links
             .iter()
-            .any(|link| link.trace == inputs[499].trace)
+            .any(|link| link.trace == inputs[499].trace())
     );
     assert!(
         !derived
             .links
             .iter()
-            .any(|link| link.trace == inputs[250].trace)
+            .any(|link| link.trace == inputs[250].trace())
     );
 }
 

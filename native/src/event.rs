@@ -155,7 +155,7 @@ impl Event {
     }
     #[getter]
     fn trace<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.trace)
+        PyBytes::new(py, &self.inner.trace())
     }
     /// Whether the trace is recorded.
     #[getter]
@@ -167,7 +167,7 @@ impl Event {
     fn traceparent(&self) -> String {
         let span = meshfold_core::trace::event_span(&self.inner.id());
         let (trace, span) = (
-            u128::from_be_bytes(self.inner.trace),
+            u128::from_be_bytes(self.inner.trace()),
             u64::from_be_bytes(span),
         );
         format!(
@@ -191,7 +191,7 @@ impl Event {
     #[getter]
     fn parents(&self) -> Vec<String> {
         let mut ids = Vec::new();
-        for r in &self.inner.parents {
+        for r in self.inner.parents.iter() {
             for seq in r.first..=r.last {
                 ids.push(id_text(&EventId {
                     producer: r.producer,

@@ -1,16 +1,15 @@
 //! The graph as Python sees it: the engine under a lock.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 
 use meshfold_core::engine::{Engine, Kind, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
 use meshfold_core::ids::IdMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::alarm::{Alarm, Bell};
 use crate::convert::{counters, cycle, overflow, taint_bits};
@@ -18,7 +17,6 @@ use crate::errors::error;
 use crate::event::Event;
 use crate::hosts::Host;
 use crate::many::whole_numbers;
-use crate::publish::Envelope;
 use crate::queue::Queue;
 use crate::route::RouteBase;
 use crate::turn::Full;
@@ -33,7 +31,8 @@ pub(crate) struct State {
     pub(crate) engine: Engine,
     /// The routes by their index in the engine.
     pub(crate) routes: Vec<Py<RouteBase>>,
-    pub(crate) owner: Option<ThreadId>,
+    /// The thread that runs the turn, as `me` says; 0: none.
+    pub(crate) owner: u64,
     /// What to call for edges and nodes.
     pub(crate) hosts: IdMap<Arc<Host>>,
     pub(crate) readers: Vec<Option<Readers>>,
@@ -101,6 +100,17 @@ pub(crate) struct GraphBase {
 /// Numbers of graphs in this process: they only tell what a route remembers apart.
 pub(crate) static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
+static THREADS: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static ME: u64 = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A number of this thread, never 0. Unlike `std::thread::current` it counts no references.
+pub(crate) fn me() -> u64 {
+    ME.with(|number| *number)
+}
+
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding these locks; should it, the data is whole, for every call keeps it so.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,8 +130,9 @@ impl GraphBase {
             return clock.bind(py).call_method0("now")?.get_item(0)?.extract();
         }
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        // 64 bits hold ns until the year 2262.
         Ok(since.map_or(0, |since| {
-            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+            (since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())).cast_signed()
         }))
     }
 
@@ -175,7 +186,7 @@ impl GraphBase {
             state: Mutex::new(State {
                 engine: Engine::new(producer, incarnation),
                 routes: Vec::new(),
-                owner: None,
+                owner: 0,
                 hosts: IdMap::default(),
                 readers: Vec::new(),
                 sleepers: 0,
@@ -204,81 +215,27 @@ impl GraphBase {
         &self.incarnation
     }
 
-    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None,
-        guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None))]
-    #[allow(clippy::too_many_arguments, reason = "the public signature of publish")]
+    #[pyo3(signature = (r, value, **envelope), text_signature = "($self, r, value, *, time=None, key=None, parents=None, correlation=None, \
+        taints=None, labels=None, guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None)")]
     fn publish(
         &self,
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
-        time: Option<i64>,
-        key: Option<&str>,
-        parents: Option<&Bound<'_, PyAny>>,
-        correlation: Option<&str>,
-        taints: Option<&Bound<'_, PyAny>>,
-        labels: Option<&Bound<'_, PyAny>>,
-        guards: Option<&Bound<'_, PyAny>>,
-        qos: u8,
-        epoch: u64,
-        clock: Option<&str>,
-        logical_time: u64,
-        traceparent: Option<&str>,
+        envelope: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Event>> {
-        let envelope = Envelope {
-            time,
-            key,
-            parents,
-            correlation,
-            taints,
-            labels,
-            guards,
-            qos,
-            epoch,
-            clock,
-            logical_time,
-            traceparent,
-            owner: false,
-        };
-        self.publish_one(r, value, Full::Wait, &envelope)
+        self.publish_one(r, value, Full::Wait, envelope, false)
     }
 
     /// As `publish`; raises `WouldBlock` instead of waiting for room.
-    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None,
-        guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None))]
-    #[allow(clippy::too_many_arguments, reason = "the public signature of publish")]
+    #[pyo3(signature = (r, value, **envelope), text_signature = "($self, r, value, *, time=None, key=None, parents=None, correlation=None, \
+        taints=None, labels=None, guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None)")]
     fn try_publish(
         &self,
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
-        time: Option<i64>,
-        key: Option<&str>,
-        parents: Option<&Bound<'_, PyAny>>,
-        correlation: Option<&str>,
-        taints: Option<&Bound<'_, PyAny>>,
-        labels: Option<&Bound<'_, PyAny>>,
-        guards: Option<&Bound<'_, PyAny>>,
-        qos: u8,
-        epoch: u64,
-        clock: Option<&str>,
-        logical_time: u64,
-        traceparent: Option<&str>,
+        envelope: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Event>> {
-        let envelope = Envelope {
-            time,
-            key,
-            parents,
-            correlation,
-            taints,
-            labels,
-            guards,
-            qos,
-            epoch,
-            clock,
-            logical_time,
-            traceparent,
-            owner: false,
-        };
-        self.publish_one(r, value, Full::Raise, &envelope)
+        self.publish_one(r, value, Full::Raise, envelope, false)
     }
 
     /// Publish values one after the other; returns (first, last). Nothing is published if one cannot be encoded.
@@ -506,7 +463,7 @@ impl GraphBase {
         locked(&self.rooms).push(call);
         self.waiting.store(true, Ordering::Release);
         let mut state = self.state();
-        let room = state.owner.is_none() && state.engine.admits(index, bytes);
+        let room = state.owner == 0 && state.engine.admits(index, bytes);
         drop(state);
         if room {
             let calls = std::mem::take(&mut *locked(&self.rooms));

@@ -4,6 +4,7 @@ mod alarm;
 mod codec;
 mod consensus;
 mod convert;
+mod envelope;
 mod errors;
 mod event;
 mod graph;

@@ -3,124 +3,53 @@
 //! Where nobody runs the turn and only direct observers read the route, the event goes to them at once, under one lock
 //! before and one after, and is one Python object for all of them and the caller. Everything else takes the turn.
 
-use std::sync::Arc;
+use std::sync::MutexGuard;
 
-use meshfold_core::engine::Input;
-use meshfold_core::event::Event as Inner;
-use meshfold_core::trace::Outside;
 use meshfold_core::value::Codec;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use crate::codec::encode;
-use crate::convert::{ids, taint_bits, texts};
-use crate::errors::error;
+use crate::envelope;
 use crate::event::Event;
-use crate::graph::{GraphBase, Readers};
+use crate::graph::{GraphBase, State, me};
 use crate::hosts::Host;
 use crate::route::RouteBase;
 use crate::turn::Full;
 
-/// What a publisher may say besides the value.
-pub(crate) struct Envelope<'a, 'py> {
-    pub(crate) time: Option<i64>,
-    pub(crate) key: Option<&'a str>,
-    pub(crate) parents: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) correlation: Option<&'a str>,
-    pub(crate) taints: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) labels: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) guards: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) qos: u8,
-    pub(crate) epoch: u64,
-    pub(crate) clock: Option<&'a str>,
-    pub(crate) logical_time: u64,
-    /// A W3C trace context from outside.
-    pub(crate) traceparent: Option<&'a str>,
-    /// It comes from what owns the route.
-    pub(crate) owner: bool,
-}
-
-impl Envelope<'_, '_> {
-    fn outside(&self, py: Python<'_>, header: &str) -> PyResult<Outside> {
-        let refused = |what: &str, fix: &str| error(py, "WiringError", what, fix, ("item", header));
-        if self.parents.is_some() {
-            let fix = "give parents or traceparent, and not both";
-            return Err(refused("an event has causes or comes from outside", fix));
-        }
-        let fix = "write 00-TRACE-SPAN-FLAGS in lower-case hex, as `event.traceparent` does";
-        Outside::parse(header).ok_or_else(|| refused("this is no W3C traceparent", fix))
-    }
-
-    pub(crate) fn input(&self, py: Python<'_>, ingest: i64) -> PyResult<Input> {
-        let text = |text: Option<&str>| text.map(Arc::<str>::from);
-        Ok(Input {
-            payload: None,
-            time: self.time.unwrap_or(ingest),
-            ingest,
-            key: text(self.key),
-            correlation: text(self.correlation),
-            parents: match self.parents {
-                Some(parents) => ids(py, parents)?,
-                None => Vec::new(),
-            },
-            taints: self.taints.map_or(Ok(0), |taints| taint_bits(py, taints))?,
-            clock: text(self.clock),
-            logical: self.logical_time,
-            epoch: self.epoch,
-            qos: self.qos,
-            guards: self
-                .guards
-                .map_or_else(|| Ok(Vec::new()), |guards| texts(py, guards, "guards"))?,
-            labels: self
-                .labels
-                .map_or_else(|| Ok(Vec::new()), |labels| texts(py, labels, "labels"))?,
-            owner: self.owner,
-            payload_ref: None,
-            outside: self
-                .traceparent
-                .map(|header| self.outside(py, header))
-                .transpose()?,
-        })
-    }
-}
-
 impl GraphBase {
-    /// Publish one value (S3).
+    /// Publish one value (S3). `owner`: it comes from what owns the route.
     pub(crate) fn publish_one(
         &self,
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
         full: Full,
-        envelope: &Envelope<'_, '_>,
+        given: Option<&Bound<'_, PyDict>>,
+        owner: bool,
     ) -> PyResult<Py<Event>> {
         let py = r.py();
         let route = r.get();
-        let mut payload = [encode(route, value)?];
-        let mut input = envelope.input(py, self.now(py)?)?;
+        let payload = encode(route, value)?;
+        let ingest = self.now(py)?;
+        // A value that cannot change need not be decoded again.
+        let keep = same_object(route.codec, value).then(|| value.clone().unbind());
+        if given.is_none()
+            && !owner
+            && let Some(index) = self.known(route)
+        {
+            let mut state = self.state();
+            if state.owner == 0 && state.engine.takes_direct(index, ingest) {
+                let inner = state.engine.publish_direct(index, payload, ingest);
+                let home = r.clone().unbind();
+                return self.hand_out(py, state, index, Event::with_value(inner, home, keep));
+            }
+        }
+        let mut input = envelope::input(py, ingest, given)?;
+        let mut payload = [payload];
         let (index, home) = self.admit(py, r, &mut payload)?;
         let [payload] = payload;
-        input.payload = Some(payload);
-        // A value that cannot change need not be decoded again.
-        let keep = same_object(route.codec, value) && home.is(r);
-        let keep = keep.then(|| value.clone().unbind());
-        let wrap = |inner: Arc<Inner>| Py::new(py, Event::with_value(inner, home, keep));
-        let mut state = self.state();
-        if state.owner.is_none()
-            && let Some(inner) = state.engine.publish_direct(index, &mut input)
-        {
-            let readers = state.readers(index);
-            state.owner = (!readers.is_empty()).then(|| std::thread::current().id());
-            if readers.is_empty() {
-                state.engine.tracer.finish();
-            }
-            drop(state);
-            let event = wrap(inner)?;
-            if !readers.is_empty() {
-                self.deliver(py, &event, &readers)?;
-            }
-            return Ok(event);
-        }
-        drop(state);
+        (input.payload, input.owner) = (Some(payload), owner);
+        let keep = keep.filter(|_| home.is(r));
         let mut made = None;
         self.submit(py, &route.text, full, |engine| {
             made = Some(engine.publish_taking(index, &mut input)?);
@@ -128,22 +57,36 @@ impl GraphBase {
         })?;
         let made =
             made.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("not published"))?;
-        wrap(made)
+        Py::new(py, Event::with_value(made, home, keep))
     }
 
-    /// Call direct observers with one event, as the owner of the turn, then run what came up meanwhile.
-    fn deliver(&self, py: Python<'_>, event: &Py<Event>, readers: &Readers) -> PyResult<()> {
+    /// Give an event to the direct observers of its route, as the owner of the turn, then run what came up meanwhile.
+    fn hand_out(
+        &self,
+        py: Python<'_>,
+        mut state: MutexGuard<'_, State>,
+        route: usize,
+        event: Event,
+    ) -> PyResult<Py<Event>> {
+        if state.engine.edges_of(route).is_empty() {
+            state.engine.tracer.finish();
+            drop(state);
+            return Py::new(py, event);
+        }
+        let readers = state.readers(route);
+        state.owner = me();
+        drop(state);
+        let sampled = event.inner.sampled;
+        let event = Py::new(py, event)?;
         let mut interrupted = None;
-        for (edge, host) in &**readers {
-            if let Host::Observe(callback) = &**host {
-                let result = callback.call1(py, (event,));
-                if let Err(failure) = result {
-                    self.note(py, *edge, Err(failure), &mut interrupted);
-                }
+        for (edge, host) in &*readers {
+            if let Host::Observe(callback) = &**host
+                && let Err(failure) = callback.call1(py, (&event,))
+            {
+                self.note(py, *edge, Err(failure), &mut interrupted);
             }
         }
         // Only a sampled event asks for the time; a clock that fails costs a duration, no event.
-        let sampled = event.get().inner.sampled;
         let now = sampled.then(|| self.now(py).ok()).flatten();
         let mut state = self.state();
         if let Some(now) = now {
@@ -151,11 +94,11 @@ impl GraphBase {
         }
         state.engine.tracer.finish();
         if state.engine.idle() && state.sleepers == 0 && interrupted.is_none() && !self.waits() {
-            state.owner = None;
-            return Ok(());
+            state.owner = 0;
+            return Ok(event);
         }
-        drop(state);
-        self.turn(py, interrupted)
+        self.turn(py, state, interrupted)?;
+        Ok(event)
     }
 }
 

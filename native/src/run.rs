@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyIterator};
 
-use crate::graph::GraphBase;
+use crate::graph::{GraphBase, me};
 use crate::hosts::{Function, Functions, Host, Way};
 use crate::many::Many;
 use crate::route::RouteBase;
@@ -130,7 +130,7 @@ impl GraphBase {
             if let Some((first, count)) = started.filter(|started| started.1 > 0) {
                 note(first, first + count as u64 - 1);
                 at += count;
-                self.turn(py, None)?;
+                self.turn(py, self.state(), None)?;
                 continue;
             }
             // One by one: the next, which is recorded, or all.
@@ -157,7 +157,7 @@ impl GraphBase {
         from: usize,
     ) -> Option<(u64, usize)> {
         let mut state = self.state();
-        if state.owner.is_some() {
+        if state.owner != 0 {
             return None;
         }
         let count = state
@@ -168,7 +168,7 @@ impl GraphBase {
         }
         let mut input = Some(slice.run(route, index, from, from + count));
         let first = state.engine.publish_run(index, &mut input)?;
-        state.owner = Some(std::thread::current().id());
+        state.owner = me();
         Some((first, count))
     }
 

@@ -3,7 +3,7 @@
 //! Rules: no Python object is released and no Python called while the engine's lock is held; the interpreter lock is
 //! never held while waiting.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use meshfold_core::engine::{Call, Engine, INPUT_EVENTS_MAX, Outcome, Refused, Step};
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::errors::{error, raise};
 use crate::event::taint_names;
-use crate::graph::{FAILURES_MAX, GraphBase, locked};
+use crate::graph::{FAILURES_MAX, GraphBase, State, locked, me};
 use crate::hosts::Host;
 use crate::mailbox::{lane_of, no_credit, too_large};
 
@@ -39,13 +39,11 @@ impl GraphBase {
         loop {
             let mut state = self.state();
             let refused = match put(&mut state.engine) {
-                Ok(()) => {
-                    drop(state);
-                    return self.run(py);
-                }
+                Ok(()) if state.owner != 0 => return Ok(()),
+                Ok(()) => return self.turn(py, state, None),
                 Err(refused) => refused,
             };
-            let inside = state.owner == Some(std::thread::current().id());
+            let inside = state.owner == me();
             drop(state);
             match refused {
                 Refused::Full if inside || full == Full::Raise => {
@@ -158,32 +156,34 @@ impl GraphBase {
 
     /// Run the turn unless another thread does, or nothing is to be done.
     pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = self.state();
-        if state.owner.is_some() || state.engine.idle() {
+        let state = self.state();
+        if state.owner != 0 || state.engine.idle() {
             return Ok(());
         }
-        state.owner = Some(std::thread::current().id());
-        drop(state);
-        self.turn(py, None)
+        self.turn(py, state, None)
     }
 
-    /// Run the turn to its end. An exception that is no `Exception` (Ctrl-C) is raised after it.
-    pub(crate) fn turn(&self, py: Python<'_>, mut interrupted: Option<PyErr>) -> PyResult<()> {
+    /// Run the turn to its end, as its owner. An exception that is no `Exception` (Ctrl-C) is raised after it.
+    pub(crate) fn turn(
+        &self,
+        py: Python<'_>,
+        state: MutexGuard<'_, State>,
+        mut interrupted: Option<PyErr>,
+    ) -> PyResult<()> {
+        let mut held = Some(state);
         let mut traced = false;
         // One Python object for all observers of an event.
         let mut last: Option<(Arc<Event>, Py<crate::event::Event>)> = None;
         loop {
             // Only a sampled event asks for the time after each step; a clock that fails costs a duration, no event.
             let now = traced.then(|| self.now(py).ok()).flatten();
-            let mut state = self.state();
+            let mut state = held.take().unwrap_or_else(|| self.state());
             if let Some(now) = now {
                 state.engine.tracer.tick(now);
             }
             let step = state.engine.step();
             traced = state.engine.tracer.is_open();
-            if matches!(step, Step::Idle) {
-                state.owner = None;
-            }
+            state.owner = if matches!(step, Step::Idle) { 0 } else { me() };
             let room = state.engine.room() > 0;
             let sleepers = state.sleepers > 0;
             let (host, route) = match &step {
@@ -247,26 +247,29 @@ impl GraphBase {
                         self.note(py, edge, result, &mut interrupted);
                     }
                 }
-                Step::Apply(call) => self.apply(py, host.as_deref(), *call, &mut interrupted),
+                Step::Apply(call) => {
+                    held = self.apply(py, host, *call, &mut interrupted);
+                }
                 Step::ApplyRun(call) => {
                     self.apply_run(py, host.as_deref(), *call, &mut interrupted);
                 }
                 Step::Failed(id, why) => self.keep_failure(py, id, &why),
             }
-            if room {
+            if room && held.is_none() {
                 self.wake_waiting(py, &mut interrupted);
             }
         }
     }
 
+    /// Do what a call asks for; the lock is given back if nothing has to be done without it.
     fn apply(
         &self,
         py: Python<'_>,
-        host: Option<&Host>,
+        host: Option<Arc<Host>>,
         call: Call,
         interrupted: &mut Option<PyErr>,
-    ) {
-        let outcome = match host {
+    ) -> Option<MutexGuard<'_, State>> {
+        let outcome = match host.as_deref() {
             Some(Host::Node(functions)) => {
                 match functions.run(py, self, call.function, &call.item.value) {
                     Ok(outcome) => outcome,
@@ -281,8 +284,17 @@ impl GraphBase {
             }
             _ => Outcome::Discard,
         };
-        self.state().engine.resume(call, outcome);
+        // Should this be the last of it, it is released without the lock.
+        drop(host);
+        let mut state = self.state();
+        state.engine.resume(call, outcome);
+        // A clock in Python is asked without the lock.
+        if self.grave.is_empty() && !state.engine.tracer.is_open() {
+            return Some(state);
+        }
+        drop(state);
         self.grave.empty();
+        None
     }
 
     /// A failing observer is isolated: counted and kept, the others go on (S4).

@@ -16,9 +16,14 @@ use crate::route::RouteBase;
 pub(crate) struct Grave(Arc<(AtomicBool, Mutex<Vec<Py<PyAny>>>)>);
 
 impl Grave {
+    /// Whether nothing lies here.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.0.0.load(Ordering::Acquire)
+    }
+
     /// Release what lies here. No lock may be held.
     pub(crate) fn empty(&self) {
-        if self.0.0.load(Ordering::Acquire) {
+        if !self.is_empty() {
             let mut grave = self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
             self.0.0.store(false, Ordering::Release);
             let released = std::mem::take(&mut *grave);

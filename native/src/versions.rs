@@ -79,6 +79,11 @@ impl GraphBase {
         Ok(index)
     }
 
+    /// The index of a route that this graph used last, as it is.
+    pub(crate) fn known(&self, route: &RouteBase) -> Option<usize> {
+        route.place(self.number.load(Ordering::Acquire))
+    }
+
     /// Index and schema for publishing: payloads of an older schema that the one there accepts are upcast.
     pub(crate) fn admit(
         &self,

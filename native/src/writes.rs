@@ -1,12 +1,12 @@
 //! What write bindings and control loops need of a graph: routes with an owner, and many routes read at one moment.
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 
+use crate::envelope;
 use crate::errors::error;
 use crate::event::Event;
-use crate::graph::GraphBase;
-use crate::publish::Envelope;
+use crate::graph::{GraphBase, me};
 use crate::route::RouteBase;
 use crate::turn::Full;
 
@@ -50,71 +50,29 @@ pub(crate) fn frozen(
 
 /// As `publish`, from what owns the route.
 #[pyfunction]
-#[pyo3(signature = (graph, r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, guards=None,
-    epoch=0))]
-#[allow(clippy::too_many_arguments, reason = "as publish")]
+#[pyo3(signature = (graph, r, value, **envelope), text_signature = "(graph, r, value, *, time=None, key=None, \
+    parents=None, correlation=None, taints=None, guards=None, epoch=0)")]
 pub(crate) fn publish_owned(
     graph: &GraphBase,
     r: &Bound<'_, RouteBase>,
     value: &Bound<'_, PyAny>,
-    time: Option<i64>,
-    key: Option<&str>,
-    parents: Option<&Bound<'_, PyAny>>,
-    correlation: Option<&str>,
-    taints: Option<&Bound<'_, PyAny>>,
-    guards: Option<&Bound<'_, PyAny>>,
-    epoch: u64,
+    envelope: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Py<Event>> {
-    let envelope = Envelope {
-        time,
-        key,
-        parents,
-        correlation,
-        taints,
-        labels: None,
-        guards,
-        qos: 0,
-        epoch,
-        clock: None,
-        logical_time: 0,
-        traceparent: None,
-        owner: true,
-    };
-    graph.publish_one(r, value, Full::Wait, &envelope)
+    graph.publish_one(r, value, Full::Wait, envelope, true)
 }
 
 /// Publish the metadata of a value whose bytes stay where `reference` says.
 #[pyfunction]
-#[pyo3(signature = (graph, r, reference, *, time=None, key=None, parents=None, correlation=None, taints=None, epoch=0))]
-#[allow(clippy::too_many_arguments, reason = "as publish")]
+#[pyo3(signature = (graph, r, reference, **envelope), text_signature = "(graph, r, reference, *, time=None, key=None, \
+    parents=None, correlation=None, taints=None, epoch=0)")]
 pub(crate) fn publish_reference(
     py: Python<'_>,
     graph: &GraphBase,
     r: &Bound<'_, RouteBase>,
     reference: &str,
-    time: Option<i64>,
-    key: Option<&str>,
-    parents: Option<&Bound<'_, PyAny>>,
-    correlation: Option<&str>,
-    taints: Option<&Bound<'_, PyAny>>,
-    epoch: u64,
+    envelope: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Event> {
-    let envelope = Envelope {
-        time,
-        key,
-        parents,
-        correlation,
-        taints,
-        labels: None,
-        guards: None,
-        qos: 0,
-        epoch,
-        clock: None,
-        logical_time: 0,
-        owner: false,
-        traceparent: None,
-    };
-    let mut input = envelope.input(py, graph.now(py)?)?;
+    let mut input = envelope::input(py, graph.now(py)?, envelope)?;
     input.payload_ref = Some(reference.into());
     let index = graph.index(py, r)?;
     let mut made = None;
@@ -173,14 +131,14 @@ pub(crate) fn checkpoint_rows<'py>(
 ) -> PyResult<Vec<(String, Vec<Bound<'py, PyBytes>>)>> {
     let rows = loop {
         let state = graph.state();
-        if state.owner.is_none() {
+        if state.owner == 0 {
             let saved = state.engine.describe().into_iter().map(|node| {
                 let states = state.engine.save(node.id);
                 (node.name.to_string(), states)
             });
             break saved.collect::<Vec<_>>();
         }
-        if state.owner == Some(std::thread::current().id()) {
+        if state.owner == me() {
             drop(state);
             let what = "a checkpoint inside an observer would see half of a turn";
             return Err(error(

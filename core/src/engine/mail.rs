@@ -129,7 +129,7 @@ impl Engine {
             if !self.within(id, route, item.taints) {
                 continue;
             }
-            let made = self.derive(route, item, event.payload.clone(), &name);
+            let made = self.derive(route, item, event.payload.clone(), name);
             self.input.push_back((route, made));
             return None;
         }
@@ -174,9 +174,9 @@ impl Engine {
             let why = format!("{} poison: {}", self.name(id), lost.reason);
             if let Some(route) = poison {
                 let item = Item::enter(&lost.event, Value::None, 0);
-                let name = why.as_str().into();
+                let name: Arc<str> = why.as_str().into();
                 if self.within(id, route, item.taints) {
-                    let made = self.derive(route, item, lost.event.payload.clone(), &name);
+                    let made = self.derive(route, item, lost.event.payload.clone(), name.clone());
                     self.input.push_back((route, made));
                 }
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Engine, Input};
-use crate::event::{Event, EventId, add_parent, root_trace};
+use crate::event::{Event, EventId, Extra, Parents, add_parent, root_trace};
 use crate::operator::Item;
 use crate::payload::Payload;
 use crate::registry::LINEAGE_TRUNCATED;
@@ -23,7 +23,18 @@ impl Engine {
     pub(super) fn make(&mut self, route: usize, input: &mut Input) -> Arc<Event> {
         let own = self.next_id(route);
         let (trace, causality, sampled) = self.chain(own, input);
-        let mut event = Event {
+        let mut taints = input.taints | self.routes[route].marks;
+        let mut parents = Vec::new();
+        for id in std::mem::take(&mut input.parents) {
+            if !add_parent(&mut parents, id) {
+                taints |= LINEAGE_TRUNCATED;
+            }
+            if let Some(parent) = self.known(id) {
+                taints |= parent.taints;
+            }
+        }
+        self.routes[route].next_seq += 1;
+        Arc::new(Event {
             route: own.route,
             producer: own.producer,
             incarnation: own.incarnation,
@@ -31,64 +42,83 @@ impl Engine {
             seq_link: 0,
             time: input.time,
             ingest: input.ingest,
-            logical: input.logical,
-            epoch: input.epoch,
-            qos: input.qos,
-            trace,
+            taints: taint::normalize(taints),
             sampled,
-            causality,
-            clock: input.clock.take(),
-            key: input.key.take(),
-            correlation: input.correlation.take(),
-            operator: None,
-            payload_ref: input.payload_ref.take(),
-            guards: std::mem::take(&mut input.guards),
-            labels: std::mem::take(&mut input.labels),
-            parents: Vec::new(),
-            taints: taint::normalize(input.taints | self.routes[route].marks),
             payload: input.payload.take(),
-        };
-        self.routes[route].next_seq += 1;
-        for id in std::mem::take(&mut input.parents) {
-            if !add_parent(&mut event.parents, id) {
-                event.taints = taint::join(event.taints, LINEAGE_TRUNCATED);
+            extra: Extra {
+                logical: input.logical,
+                epoch: input.epoch,
+                qos: input.qos,
+                trace,
+                causality,
+                clock: input.clock.take(),
+                key: input.key.take(),
+                correlation: input.correlation.take(),
+                operator: None,
+                payload_ref: input.payload_ref.take(),
+                guards: std::mem::take(&mut input.guards),
+                labels: std::mem::take(&mut input.labels),
+                parents: parents.into(),
             }
-            if let Some(parent) = self.known(id) {
-                event.taints = taint::join(event.taints, parent.taints);
-            }
-        }
-        Arc::new(event)
+            .held(),
+        })
+    }
+
+    /// The next event of a route, of which nothing is given but value and time.
+    pub(super) fn make_plain(
+        &mut self,
+        route: usize,
+        payload: Option<Payload>,
+        ingest: i64,
+    ) -> Arc<Event> {
+        let own = self.next_id(route);
+        let sampled = self.tracer.is_on() && self.tracer.decide(&root_trace(&own), ingest);
+        let r = &mut self.routes[route];
+        r.next_seq += 1;
+        Arc::new(Event {
+            route: own.route,
+            producer: own.producer,
+            incarnation: own.incarnation,
+            seq: own.seq,
+            seq_link: 0,
+            time: ingest,
+            ingest,
+            taints: taint::normalize(r.marks),
+            sampled,
+            payload,
+            extra: None,
+        })
     }
 
     /// The next event of a route, as an operator derived it.
     pub(super) fn derive(
         &mut self,
         route: usize,
-        item: Item,
+        mut item: Item,
         payload: Option<Payload>,
-        operator: &Arc<str>,
+        operator: Arc<str>,
     ) -> Arc<Event> {
         let own = self.next_id(route);
         // S30: inputs of one trace go on in it, inputs of several begin a new one.
         // What time alone caused has no parent.
         let caused = item.id != EventId::default();
-        let (trace, causality) = if item.lineage.mixed || !caused {
-            (root_trace(&own), caused.then_some(item.id))
-        } else {
-            (item.lineage.trace, Some(item.lineage.causality))
+        let (trace, causality) = match (caused, item.lineage.mixed) {
+            (true, true) => (Some(root_trace(&own)), Some(item.id)),
+            (true, false) => (item.lineage.trace, Some(item.lineage.causality)),
+            (false, _) => (None, None),
         };
         let sampled = if caused {
             item.lineage.sampled
         } else {
-            self.tracer.decide(&trace, item.ingest)
+            self.tracer.is_on() && self.tracer.decide(&root_trace(&own), item.ingest)
         };
         if sampled && caused && !item.lineage.mixed {
             self.tracer.made(own, &item.id);
         }
-        let mut parents = item.lineage.parents;
-        if parents.is_empty() && caused {
-            parents = vec![item.id.range()];
-        }
+        let parents = match std::mem::take(&mut item.lineage.parents) {
+            parents if parents.is_empty() && caused => Parents::One([item.id.range()]),
+            parents => parents.into(),
+        };
         self.routes[route].next_seq += 1;
         Arc::new(Event {
             route: own.route,
@@ -98,22 +128,24 @@ impl Engine {
             seq_link: 0,
             time: item.time,
             ingest: item.ingest,
-            logical: item.logical,
-            epoch: item.epoch,
-            qos: item.qos,
-            trace,
-            sampled,
-            causality,
-            clock: item.clock,
-            key: item.key,
-            correlation: item.correlation,
-            operator: Some(operator.clone()),
-            payload_ref: None,
-            guards: item.guards,
-            labels: item.labels,
-            parents,
             taints: taint::normalize(item.taints | self.routes[route].marks),
+            sampled,
             payload,
+            extra: Some(Arc::new(Extra {
+                logical: item.logical,
+                epoch: item.epoch,
+                qos: item.qos,
+                trace,
+                causality,
+                clock: item.clock.take(),
+                key: item.key.take(),
+                correlation: item.correlation.take(),
+                operator: Some(operator),
+                payload_ref: None,
+                guards: std::mem::take(&mut item.guards),
+                labels: std::mem::take(&mut item.labels),
+                parents,
+            })),
         })
     }
 
@@ -137,33 +169,40 @@ impl Engine {
         marks
     }
 
-    /// Trace, causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs of several begin a
-    /// new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
-    fn chain(&mut self, own: EventId, input: &Input) -> ([u8; 16], Option<EventId>, bool) {
+    /// Trace (None: the usual one), causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs
+    /// of several begin a new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
+    fn chain(&mut self, own: EventId, input: &Input) -> (Option<[u8; 16]>, Option<EventId>, bool) {
         if let Some(outside) = &input.outside
             && input.parents.is_empty()
         {
             let sampled = self.tracer.enter(own, outside, input.ingest);
-            return (outside.trace, None, sampled);
+            return (Some(outside.trace), None, sampled);
         }
+        let Some(last) = input.parents.last().copied() else {
+            let sampled =
+                self.tracer.is_on() && self.tracer.decide(&root_trace(&own), input.ingest);
+            return (None, None, sampled);
+        };
         let (mut found, mut mixed, mut sampled) = (None, false, false);
         for id in &input.parents {
             if let Some(event) = self.known(*id) {
                 sampled |= event.sampled;
                 match &found {
-                    None => found = Some((event.trace, event.causality.unwrap_or(*id))),
-                    Some((trace, _)) => mixed |= *trace != event.trace,
+                    None => found = Some((event.trace(), event.causality.unwrap_or(*id))),
+                    Some((trace, _)) => mixed |= *trace != event.trace(),
                 }
             }
         }
-        let last = input.parents.last().copied();
         match found {
-            Some((trace, causality)) if !mixed => (trace, Some(causality), sampled),
-            Some(_) => (root_trace(&own), last, sampled),
+            Some((trace, causality)) if !mixed => {
+                let usual = trace == root_trace(&causality);
+                ((!usual).then_some(trace), Some(causality), sampled)
+            }
+            Some(_) => (Some(root_trace(&own)), Some(last), sampled),
             None => {
                 let trace = root_trace(&own);
                 let sampled = self.tracer.decide(&trace, input.ingest);
-                (trace, last, sampled)
+                (Some(trace), Some(last), sampled)
             }
         }
     }

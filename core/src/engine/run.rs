@@ -102,10 +102,8 @@ impl Engine {
         let input = input.take()?;
         self.now = self.now.max(input.ingest);
         let landing = self.landing(route, None, input.len);
-        let common = Item {
-            ingest: input.ingest,
-            ..Item::default()
-        };
+        let mut common = Item::default();
+        common.ingest = input.ingest;
         let first = landing.first;
         let lot = Lot::published(
             first,
@@ -381,7 +379,7 @@ impl Engine {
                         let derive = |(row, event): (u32, Arc<Event>)| {
                             let item = Item::enter(&event, Value::None, 0);
                             let payload = event.payload.clone();
-                            (row, self.derive(sink, item, payload, &label))
+                            (row, self.derive(sink, item, payload, label.clone()))
                         };
                         Load::Events(events.into_iter().map(derive).collect())
                     }
@@ -535,7 +533,7 @@ impl Engine {
         for (row, item) in items {
             match item.value.encode(self.routes[route].codec, route) {
                 Some(payload) => {
-                    events.push((row, self.derive(route, item, Some(payload), &name)));
+                    events.push((row, self.derive(route, item, Some(payload), name.clone())));
                 }
                 None => journey.failed.push((
                     row,
@@ -651,7 +649,7 @@ impl Engine {
 }
 
 /// Apply the outcome of a function on one item; returns why it failed.
-fn outcome_of(item: Item, outcome: Outcome, mut emit: impl FnMut(Item)) -> Option<String> {
+fn outcome_of(mut item: Item, outcome: Outcome, mut emit: impl FnMut(Item)) -> Option<String> {
     match outcome {
         Outcome::Value(value) => emit(item.with(value)),
         Outcome::Values(values) => {
@@ -661,13 +659,16 @@ fn outcome_of(item: Item, outcome: Outcome, mut emit: impl FnMut(Item)) -> Optio
             }
         }
         Outcome::Key(key) => match key.key() {
-            Some(key) => emit(Item {
-                key: Some(key),
-                ..item
-            }),
+            Some(key) => {
+                item.key = Some(key);
+                emit(item);
+            }
             None => return Some("a partition key that is no text, int, float or bool".into()),
         },
-        Outcome::Time(time) => emit(Item { time, ..item }),
+        Outcome::Time(time) => {
+            item.time = time;
+            emit(item);
+        }
         Outcome::Discard => {}
         Outcome::Failed(why) => return Some(why),
     }

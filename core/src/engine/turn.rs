@@ -9,6 +9,7 @@ use super::{Engine, Kind, RunCall};
 use crate::event::{Event, EventId};
 use crate::node::{Run, Sink};
 use crate::operator::{Fate, Item, MAIN, Move};
+use crate::payload::Payload;
 use crate::registry::DropReason;
 use crate::value::Value;
 
@@ -173,7 +174,7 @@ impl Engine {
     pub(super) fn record(&mut self, event: &Event) {
         if event.sampled && self.tracer.is_on() {
             let mut tracer = std::mem::take(&mut self.tracer);
-            tracer.begin(event, self.producer, |id| self.find(*id).map(|e| e.trace));
+            tracer.begin(event, self.producer, |id| self.find(*id).map(|e| e.trace()));
             self.tracer = tracer;
         }
     }
@@ -271,52 +272,52 @@ impl Engine {
                 if !self.within(arrival.edge, sink, item.taints) {
                     return;
                 }
-                let event = self.derive(sink, item, arrival.event.payload.clone(), &name);
+                let event = self.derive(sink, item, arrival.event.payload.clone(), name);
                 self.arrive(sink, &event);
             }
             Kind::Direct | Kind::Queue(_) | Kind::Mail(_) => {}
         }
     }
 
-    /// Move one item through one stage.
+    /// Move one item on, through one stage after the other as long as each gives one item and nothing else.
     fn work(&mut self, work: Work) -> Option<Step> {
         let Work {
             node: id,
-            stage,
-            port,
-            item,
+            mut stage,
+            mut port,
+            mut item,
         } = work;
         let node = self.nodes.get_mut(&id)?;
-        let Some(at) = node.stages.get_mut(stage) else {
-            return self.finish(id, item);
-        };
-        match &mut at.run {
-            Run::Foreign(function) => {
-                let function = Some(*function);
-                Some(Step::Apply(Box::new(Call {
-                    node: id,
-                    stage,
-                    function,
-                    item,
-                })))
-            }
-            Run::Native(operator) => {
-                self.out.more = node.waiting.len() > 1
-                    && node
-                        .waiting
-                        .iter()
-                        .zip(&node.inputs)
-                        .any(|(waiting, input)| {
-                            *waiting > 0 && (input.1, input.2) != (stage, port)
-                        });
-                operator.on_item(port, item, &mut self.out);
-                if let Some(deadline) = operator.deadline() {
-                    self.due = self.due.min(deadline);
+        while let Some(at) = node.stages.get_mut(stage) {
+            let operator = match &mut at.run {
+                Run::Foreign(function) => {
+                    let function = Some(*function);
+                    return Some(Step::Apply(Box::new(Call {
+                        node: id,
+                        stage,
+                        function,
+                        item,
+                    })));
                 }
-                self.spill(id, stage);
-                None
+                Run::Native(operator) => operator,
+            };
+            self.out.more = node.waiting.len() > 1
+                && node
+                    .waiting
+                    .iter()
+                    .zip(&node.inputs)
+                    .any(|(waiting, input)| *waiting > 0 && (input.1, input.2) != (stage, port));
+            operator.on_item(port, item, &mut self.out);
+            if let Some(deadline) = operator.deadline() {
+                self.due = self.due.min(deadline);
             }
+            let Some(next) = self.out.take_one() else {
+                self.spill(id, stage);
+                return None;
+            };
+            (item, stage, port) = (next, stage + 1, 0);
         }
+        self.finish(id, item)
     }
 
     /// Take over what an operator did.
@@ -406,9 +407,9 @@ impl Engine {
         let node = self.nodes.get(&id)?;
         let stage = node.stages.len();
         if let Sink::Route(route) = node.sink
-            && item.value.encode(self.routes[route].codec, route).is_some()
+            && let Some(payload) = item.value.encode(self.routes[route].codec, route)
         {
-            self.land(id, route, item);
+            self.land_encoded(id, route, item, payload);
             return None;
         }
         Some(Step::Apply(Box::new(Call {
@@ -421,10 +422,13 @@ impl Engine {
 
     /// An item becomes an event of a route.
     fn land(&mut self, id: u32, route: usize, item: Item) {
-        let Some(payload) = item.value.encode(self.routes[route].codec, route) else {
-            self.fail(id, "a result does not fit the schema of its route".into());
-            return;
-        };
+        match item.value.encode(self.routes[route].codec, route) {
+            Some(payload) => self.land_encoded(id, route, item, payload),
+            None => self.fail(id, "a result does not fit the schema of its route".into()),
+        }
+    }
+
+    fn land_encoded(&mut self, id: u32, route: usize, item: Item, payload: Payload) {
         let over = self.routes[route].expires <= self.now;
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
@@ -447,7 +451,7 @@ impl Engine {
             self.fail(id, "the input queue of the graph is full".into());
             return;
         }
-        let event = self.derive(route, item, Some(payload), &name);
+        let event = self.derive(route, item, Some(payload), name);
         if boundary {
             self.input.push_back((route, event));
         } else {
@@ -461,7 +465,7 @@ impl Engine {
             node: id,
             stage,
             function,
-            item,
+            mut item,
         } = call;
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
@@ -485,10 +489,7 @@ impl Engine {
             }
             (Outcome::Key(key), _) => match key.key() {
                 Some(key) => {
-                    let item = Item {
-                        key: Some(key),
-                        ..item
-                    };
+                    item.key = Some(key);
                     self.stack.push(Work {
                         node: id,
                         stage: stage + 1,
@@ -502,7 +503,7 @@ impl Engine {
                 ),
             },
             (Outcome::Time(time), _) => {
-                let item = Item { time, ..item };
+                item.time = time;
                 self.stack.push(Work {
                     node: id,
                     stage: stage + 1,

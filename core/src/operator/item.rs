@@ -1,17 +1,42 @@
 //! What flows between the stages of a node: a value, where it comes from, and what taints it.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, EventId, ParentRange, add_range};
+use crate::event::{Event, EventId, ParentRange, add_range, root_trace};
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
 use crate::value::Value;
 
-/// One record on its way through a node. It is plain data, so a checkpoint can hold it.
+/// One record on its way through a node: a handle, for it is handed on from stage to stage many times.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Item {
+pub struct Item(Box<Record>);
+
+impl From<Record> for Item {
+    fn from(record: Record) -> Self {
+        Self(Box::new(record))
+    }
+}
+
+impl Deref for Item {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.0
+    }
+}
+
+impl DerefMut for Item {
+    fn deref_mut(&mut self) -> &mut Record {
+        &mut self.0
+    }
+}
+
+/// What an item holds. It is plain data, so a checkpoint can hold it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Record {
     /// The value.
     pub value: Value,
     /// The event it entered as, or the one that caused it to be emitted.
@@ -51,8 +76,8 @@ pub struct Item {
 /// Trace, causality and parents of what becomes of an item (S30).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lineage {
-    /// The trace of all inputs, or of the last where they differ.
-    pub trace: [u8; 16],
+    /// The trace of all inputs, or of the last where they differ; None: the usual one of `causality`.
+    pub trace: Option<[u8; 16]>,
     /// The inputs were of different traces: what comes of them begins a new one.
     pub mixed: bool,
     /// The trace of an input is recorded.
@@ -63,11 +88,30 @@ pub struct Lineage {
     pub parents: Vec<ParentRange>,
 }
 
+/// Whether two traces, each with where its chain began, are one. The usual ones are as those ids, and not computed.
+pub(super) fn same_trace(a: (Option<[u8; 16]>, &EventId), b: (Option<[u8; 16]>, &EventId)) -> bool {
+    let trace = |(trace, began): (Option<_>, _)| trace.unwrap_or_else(|| root_trace(began));
+    match (a.0, b.0) {
+        (None, None) => a.1 == b.1,
+        _ => trace(a) == trace(b),
+    }
+}
+
+impl Lineage {
+    /// Whether both are of one trace.
+    pub fn of_one_trace(&self, other: &Self) -> bool {
+        same_trace(
+            (self.trace, &self.causality),
+            (other.trace, &other.causality),
+        )
+    }
+}
+
 impl Item {
     /// The item of an event that came in by an edge.
     pub fn enter(event: &Event, value: Value, edge: u32) -> Self {
         let id = event.id();
-        Self {
+        Self::from(Record {
             value,
             id,
             cause: event.parents.last().map(|range| EventId {
@@ -95,7 +139,7 @@ impl Item {
                 causality: event.causality.unwrap_or(id),
                 parents: Vec::new(),
             },
-        }
+        })
     }
 
     /// The same with another value.
@@ -107,29 +151,30 @@ impl Item {
 
     /// Also a result of `other`: both are parents, taints are joined (S28, S30).
     pub fn also(&mut self, other: &Self) {
-        if self.lineage.parents.is_empty() {
-            self.lineage.parents.push(self.id.range());
+        let this = &mut *self.0;
+        if this.lineage.parents.is_empty() {
+            this.lineage.parents.push(this.id.range());
         }
         let whole = if other.lineage.parents.is_empty() {
-            add_range(&mut self.lineage.parents, other.id.range())
+            add_range(&mut this.lineage.parents, other.id.range())
         } else {
             other
                 .lineage
                 .parents
                 .iter()
-                .all(|range| add_range(&mut self.lineage.parents, *range))
+                .all(|range| add_range(&mut this.lineage.parents, *range))
         };
-        self.taints = taint::join(self.taints, other.taints);
+        this.taints = taint::join(this.taints, other.taints);
         if !whole {
-            self.taints = taint::join(self.taints, LINEAGE_TRUNCATED);
+            this.taints = taint::join(this.taints, LINEAGE_TRUNCATED);
         }
         for label in &other.labels {
-            if !self.labels.contains(label) {
-                self.labels.push(label.clone());
+            if !this.labels.contains(label) {
+                this.labels.push(label.clone());
             }
         }
-        self.lineage.sampled |= other.lineage.sampled;
-        self.lineage.mixed |= other.lineage.mixed || other.lineage.trace != self.lineage.trace;
+        this.lineage.sampled |= other.lineage.sampled;
+        this.lineage.mixed |= other.lineage.mixed || !other.lineage.of_one_trace(&this.lineage);
     }
 
     /// Add marks of the operator's own (S28).

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{Item, Lineage};
-use crate::event::{Event, EventId, ParentRange, add_range, root_trace};
+use super::{Item, Lineage, Record};
+use crate::event::{self, Event, EventId, Extra, ParentRange, add_range, root_trace};
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
 use crate::value::{Codec, Value};
@@ -343,7 +343,7 @@ impl Lot {
 
     pub(crate) fn item_with(&self, row: usize, value: Value) -> Item {
         let id = self.ids.at(row);
-        Item {
+        Item::from(Record {
             value,
             id,
             cause: match &self.cause {
@@ -353,7 +353,7 @@ impl Lot {
             time: self.times.get(row),
             key: self.keys.as_ref().map(|keys| keys[row].clone()),
             lineage: Lineage {
-                trace: root_trace(&self.trace.at(row)),
+                trace: self.trace_of(row),
                 mixed: self.mixed,
                 sampled: false,
                 causality: self.causality.at(row),
@@ -362,8 +362,8 @@ impl Lot {
                     _ => self.ranges(row),
                 },
             },
-            ..self.common.clone()
-        }
+            ..Record::clone(&self.common)
+        })
     }
 
     /// The first id, where the rows are consecutive events, unmarked, each of a trace of its own.
@@ -374,9 +374,14 @@ impl Lot {
     }
 
     /// Id, trace and causality of a row.
-    pub(crate) fn chain_of(&self, row: usize) -> (EventId, [u8; 16], EventId) {
-        let trace = root_trace(&self.trace.at(row));
-        (self.ids.at(row), trace, self.causality.at(row))
+    pub(crate) fn chain_of(&self, row: usize) -> (EventId, Option<[u8; 16]>, EventId) {
+        (self.ids.at(row), self.trace_of(row), self.causality.at(row))
+    }
+
+    /// The trace of a row's chain; None: the usual one.
+    pub(crate) fn trace_of(&self, row: usize) -> Option<[u8; 16]> {
+        let trace = self.trace.at(row);
+        (trace != self.causality.at(row)).then(|| root_trace(&trace))
     }
 
     fn ranges(&self, row: usize) -> Vec<ParentRange> {
@@ -516,19 +521,11 @@ impl Lot {
         } else {
             self.causality.at(row)
         };
-        Event {
-            route: own.route,
-            producer: own.producer,
-            incarnation: own.incarnation,
-            seq,
-            seq_link: 0,
-            time: self.times.get(row),
-            ingest: self.common.ingest,
+        let extra = Extra {
             logical: self.common.logical,
             epoch: self.common.epoch,
             qos: self.common.qos,
-            trace: root_trace(&trace),
-            sampled: false,
+            trace: (trace != if derived { causality } else { own }).then(|| root_trace(&trace)),
             causality: derived.then_some(causality),
             clock: self.common.clock.clone(),
             key: self.keys.as_ref().map(|keys| keys[row].clone()),
@@ -538,12 +535,23 @@ impl Lot {
             guards: self.common.guards.clone(),
             labels: self.common.labels.clone(),
             parents: if derived {
-                self.ranges(row)
+                self.ranges(row).into()
             } else {
-                Vec::new()
+                event::Parents::None
             },
+        };
+        Event {
+            route: own.route,
+            producer: own.producer,
+            incarnation: own.incarnation,
+            seq,
+            seq_link: 0,
+            time: self.times.get(row),
+            ingest: self.common.ingest,
             taints: self.taints_on(on),
+            sampled: false,
             payload: self.values.get(row).encode(on.codec, on.index),
+            extra: extra.held(),
         }
     }
 

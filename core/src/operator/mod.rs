@@ -40,7 +40,7 @@ pub mod watermark;
 mod window;
 
 pub use fold::{Aggregate, Fold};
-pub use item::{Item, Lineage};
+pub use item::{Item, Lineage, Record};
 pub use lot::{Batch, Column, Lot, Ran};
 pub use probe::Probe;
 pub use trail::Trail;
@@ -179,6 +179,18 @@ impl Out {
     /// mixture of before and after.
     pub fn more_on_other_ports(&self) -> bool {
         self.more
+    }
+
+    /// The one item for the main output, where there is nothing else.
+    pub(crate) fn take_one(&mut self) -> Option<Item> {
+        let alone = self.items.len() == 1
+            && self.items[0].0 == MAIN
+            && self.moves.is_empty()
+            && self.failures.is_empty();
+        if alone {
+            return self.items.pop().map(|(_, item)| item);
+        }
+        None
     }
 
     fn note(&mut self, what: Fate, item: &Item) {

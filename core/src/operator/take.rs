@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Config;
 
 use super::literal::Literal;
-use super::{BuildError, Item, Operator, Out, config, load, save};
+use super::{BuildError, Item, Operator, Out, Record, config, load, save};
 
 const UNTIL: usize = 1;
 /// Values `start_with` takes at most.
@@ -98,12 +98,13 @@ impl StartWith {
     fn begin(&mut self, now: i64, out: &mut Out) {
         if !std::mem::replace(&mut self.begun, true) {
             for value in &self.values {
-                out.emit(Item {
+                let record = Record {
                     value: value.value(),
                     time: now,
                     ingest: now,
-                    ..Item::default()
-                });
+                    ..Record::default()
+                };
+                out.emit(record.into());
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::item::same_trace;
 use super::lot::Parents;
 use super::{Item, Lot};
 use crate::event::{EventId, ParentRange, add_range};
@@ -17,7 +18,7 @@ use crate::taint;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Crumb {
     id: EventId,
-    trace: [u8; 16],
+    trace: Option<[u8; 16]>,
     causality: EventId,
     mixed: bool,
     sampled: bool,
@@ -49,6 +50,13 @@ impl Crumb {
             || (a.producer, a.incarnation, a.route) != (b.producer, b.incarnation, b.route)
             || a.seq + 1 != b.seq
     }
+
+    fn of_one_trace(&self, other: &Self) -> bool {
+        same_trace(
+            (self.trace, &self.causality),
+            (other.trace, &other.causality),
+        )
+    }
 }
 
 impl Trail {
@@ -79,7 +87,7 @@ impl Trail {
     fn remember(&mut self, crumb: Crumb) {
         if let Some(last) = self.crumbs.back() {
             self.breaks += usize::from(last.breaks(&crumb));
-            self.turns += usize::from(last.trace != crumb.trace || crumb.mixed);
+            self.turns += usize::from(!last.of_one_trace(&crumb) || crumb.mixed);
         } else {
             self.breaks = usize::from(!crumb.parents.is_empty());
             self.turns = usize::from(crumb.mixed);
@@ -98,7 +106,7 @@ impl Trail {
             // The link between the two goes, and the first counts by itself again.
             self.breaks -= usize::from(gone.breaks(first)) + usize::from(!gone.parents.is_empty());
             self.breaks += usize::from(!first.parents.is_empty());
-            let turns = gone.trace != first.trace || first.mixed;
+            let turns = !gone.of_one_trace(first) || first.mixed;
             self.turns -= usize::from(turns) + usize::from(gone.mixed);
             self.turns += usize::from(first.mixed);
         } else {
@@ -128,7 +136,9 @@ impl Trail {
             // Whatever is remembered now is forgotten after so many.
             return size.min(lot.len());
         }
-        usize::from(last.trace == lot.chain_of(0).1).max(self.marked.min(1) * size.min(lot.len()))
+        let (_, trace, causality) = lot.chain_of(0);
+        let same = same_trace((last.trace, &last.causality), (trace, &causality));
+        usize::from(same).max(self.marked.min(1) * size.min(lot.len()))
     }
 
     /// Remember the rows of a lot, forget all but `size`, and make each a result of what was remembered with it.

@@ -6,7 +6,6 @@ Invariants: numbers are given per route and incarnation from 1 (S2); all readers
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import inspect
@@ -42,6 +41,8 @@ from meshfold.core.stream import Stream, Subscription, Wake
 from meshfold.core.tap import Tap
 
 if TYPE_CHECKING:
+    import asyncio
+
     from meshfold.core.query import Answer, Command, QueryService
     from meshfold.core.route_audit import RouteAudit
     from meshfold.core.view import GraphView
@@ -105,6 +106,8 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
             try:
                 return self.try_publish(r, value, **envelope)
             except WouldBlock:
+                import asyncio
+
                 loop, room = asyncio.get_running_loop(), asyncio.Event()
                 self.when_room(partial(_set, loop, room), r)
                 await room.wait()
@@ -414,6 +417,8 @@ def _rule(overflow: str) -> str:
 
 def _in_loop(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Run an async observer in the loop that runs now; called from the dispatcher's thread, one event at a time."""
+    import asyncio
+
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -27,6 +26,8 @@ from meshfold.core.stores.log import EventLog
 from meshfold.core.stream import Edge
 
 if TYPE_CHECKING:
+    import asyncio
+
     from meshfold.core.graph import Graph
 
 __all__ = (
@@ -262,6 +263,8 @@ class Consumer(Generic[T]):
 
     async def areceive(self) -> Delivery[T]:
         """The next entry, without blocking the event loop. Cancelled while waiting, nothing is leased."""
+        import asyncio
+
         while True:
             waiter = self._mailbox.ready.listen()
             found = self.receive_nowait()
@@ -306,6 +309,8 @@ class Ready:
 
     def listen(self) -> asyncio.Event:
         """An event that is set once something happens from now on."""
+        import asyncio
+
         event = asyncio.Event()
         with self._lock:
             self._waiters.append((asyncio.get_running_loop(), event))

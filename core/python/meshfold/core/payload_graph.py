@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
@@ -81,6 +80,8 @@ class Payloads(Flow):
 
     async def aopen_payload(self, event: Event[T] | Route[T]) -> OpenedPayload[T]:
         """As `open_payload`, in a thread; cancelled, the fetch goes on for whoever else waits for it."""
+        import asyncio
+
         return await asyncio.to_thread(self.open_payload, event)
 
     def evict_payload(self, event: Event[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +13,8 @@ from meshfold.core.flow import EdgeCounters
 from meshfold.core.parts import own
 
 if TYPE_CHECKING:
+    import asyncio
+
     from meshfold._native import Queue
     from meshfold.core.graph import Graph
     from meshfold.core.route import Route
@@ -142,6 +143,8 @@ class Wake:
 
     def listen(self) -> asyncio.Event:
         """Make the event that wakes the running loop."""
+        import asyncio
+
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
         return self._event

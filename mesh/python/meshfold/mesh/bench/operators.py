@@ -36,6 +36,12 @@ def _window(graph: Graph, source: Route[float]) -> Pipeline[Any]:
     return graph.window(source, width=1_000_000, aggregate=mean())
 
 
+def _lookup_python(graph: Graph, source: Route[float]) -> Pipeline[Any]:
+    state = _route("state")
+    graph.publish(state, 1.0)
+    return graph.lookup_join(source, state, combine=lambda left, right: left + right)
+
+
 def _lookup(graph: Graph, source: Route[float]) -> Pipeline[Any]:
     state = _route("state")
     graph.publish(state, 1.0)
@@ -82,15 +88,44 @@ def batched(plan: Plan) -> Callable[[int], float]:
     return run
 
 
+def capacitor(items: int) -> float:
+    """Publish floats one by one through a capacitor that lets everything pass at once."""
+    graph, source, sink = Graph(), _route("source"), _route("sink")
+    graph.capacitor(source, sink, capacity=16, immediate=True)
+    begin = perf_counter()
+    for i in range(items):
+        graph.publish(source, float(i))
+    rate = items / (perf_counter() - begin)
+    assert graph.published(sink) == items
+    return rate
+
+
+def capacitor_demand(items: int) -> float:
+    """Publish floats one by one into a capacitor that keeps the newest; each tenth is followed by a demand."""
+    graph, source, sink, demand = Graph(), _route("source"), _route("sink"), _route("demand")
+    graph.capacitor(source, sink, demand=demand)
+    begin = perf_counter()
+    for i in range(items):
+        graph.publish(source, float(i))
+        if i % 10 == 9:
+            graph.publish(demand, 1.0)
+    rate = items / (perf_counter() - begin)
+    assert graph.published(sink) == items // 10
+    return rate
+
+
 _PLANS: tuple[tuple[str, Plan], ...] = (
     ("map/filter/map of lambdas", _lambdas),
     ("map/filter/map of expressions", _native),
     ("mean of the last 100", _rolling),
     ("event-time window mean", _window),
     ("lookup join", _lookup),
+    ("lookup join, combined by a lambda", _lookup_python),
 )
 
 OPERATOR_CASES = (
     *(Case(name, "events/s", 100_000, one_at_a_time(plan)) for name, plan in _PLANS),
+    Case("capacitor", "events/s", 100_000, capacitor),
+    Case("capacitor, demand for each tenth", "events/s", 100_000, capacitor_demand),
     *(Case(f"{name}, batched", "events/s", 400_000, batched(plan)) for name, plan in _PLANS),
 )

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
-__all__ = ("Case", "Result", "reference", "run_cases")
+__all__ = ("Case", "Figure", "Result", "reference", "run_cases", "run_figures")
 
 REFERENCE_ITEMS = 150_000
 QUICK_DIVISOR = 20
@@ -41,9 +41,23 @@ class Case:
     peers: dict[str, Callable[[int], float]] = field(default_factory=dict[str, Callable[[int], float]])
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One thing that should stay small: `run(quick)` measures it once."""
+
+    name: str
+    unit: str
+    #: not above this
+    wanted: float
+    run: Callable[[bool], float]
+
+
 @dataclass
 class Result:
-    """What a case gave: median, minimum and maximum of the rate, and the median ratio to the reference."""
+    """What a case gave: median, minimum and maximum of the rate, and the median ratio to the reference.
+
+    A figure that should stay small has no reference, and says what it should not exceed.
+    """
 
     case: str
     unit: str
@@ -53,6 +67,7 @@ class Result:
     ratio: dict[str, float]
     runs: int
     peer: dict[str, float] = field(default_factory=dict[str, float])
+    wanted: float | None = None
 
     def document(self) -> dict[str, Any]:
         """The result as JSON."""
@@ -98,5 +113,17 @@ def run_cases(cases: Iterable[Case], *, quick: bool = False, runs: int = 5) -> l
                     for name, found in peers.items()
                 },
             )
+        )
+    return results
+
+
+def run_figures(figures: Iterable[Figure], *, quick: bool = False, runs: int = 3) -> list[Result]:
+    """Measure each figure `runs` times, once with `quick`."""
+    results: list[Result] = []
+    for figure in figures:
+        values = [figure.run(quick) for _ in range(1 if quick else runs)]
+        middle, low, high = (round(pick(values), 3) for pick in (statistics.median, min, max))
+        results.append(
+            Result(figure.name, figure.unit, middle, low, high, {}, len(values), wanted=figure.wanted)
         )
     return results

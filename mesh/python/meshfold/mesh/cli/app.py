@@ -273,6 +273,7 @@ def schema() -> None:
 def bench(
     what: Annotated[str, typer.Argument(help="local, seal, mesh or all")] = "all",
     quick: Annotated[bool, typer.Option(help="one short run of each")] = False,
+    peers: Annotated[bool, typer.Option(help="other libraries beside it, those that are installed")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure, as ratios to a plain-Python reference of the same run.
@@ -280,7 +281,16 @@ def bench(
     Example: meshfold bench local --quick
     """
     from meshfold.core.errors import ConfigError
-    from meshfold.mesh.bench import LOCAL_CASES, OPERATOR_CASES, SEAL_CASES, WIRE_CASES, run_cases
+    from meshfold.mesh.bench import (
+        GROWTH_FIGURES,
+        LOCAL_CASES,
+        OPERATOR_CASES,
+        SEAL_CASES,
+        WIRE_CASES,
+        run_cases,
+        run_figures,
+        with_peers,
+    )
 
     everything = (*LOCAL_CASES, *OPERATOR_CASES, *SEAL_CASES, *WIRE_CASES)
     cases = {
@@ -291,16 +301,27 @@ def bench(
     }.get(what)
     if cases is None:
         raise ConfigError(f"no benchmark {what!r}", fix="local, seal, mesh or all", item=what)
-    document = {"results": [result.document() for result in run_cases(cases, quick=quick)]}
+    cases, missing = with_peers(cases) if peers else (list(cases), [])
+    results = run_cases(cases, quick=quick)
+    if what in ("local", "all"):
+        results += run_figures(GROWTH_FIGURES, quick=quick)
+    document = {"results": [result.document() for result in results], "missing": missing}
     emit(
         document,
         as_json=as_json,
         lines=lambda found: [
-            f"{row['case']:<40} {row['value']:>12,.0f} {row['unit']:<11} "
-            + ", ".join(f"{ratio:.3f}x {name}" for name, ratio in row["ratio"].items())
-            for row in found["results"]
+            *(_measured(row) for row in found["results"]),
+            *found["missing"],
         ],
     )
+
+
+def _measured(row: dict[str, Any]) -> str:
+    if row["wanted"] is not None:
+        kept = "" if row["value"] <= row["wanted"] else ", and is above it"
+        return f"{row['case']:<40} {row['value']:>12,.2f} {row['unit']:<11} at most {row['wanted']:g} is wanted{kept}"
+    ratios = ", ".join(f"{ratio:.3f}x {name}" for name, ratio in row["ratio"].items())
+    return f"{row['case']:<40} {row['value']:>12,.0f} {row['unit']:<11} {ratios}"
 
 
 def run() -> None:
