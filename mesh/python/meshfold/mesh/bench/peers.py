@@ -104,7 +104,7 @@ def _csp() -> dict[str, Run]:
     csp: Any = importlib.import_module("csp")
     numpy: Any = importlib.import_module("numpy")
     importlib.import_module("csp.stats")
-    start = datetime(2024, 1, 1)  # noqa: DTZ001 - csp takes times without a zone
+    start = datetime(2024, 1, 1)
 
     def through(plan: Callable[[Any], Any]) -> Run:
         def run(items: int) -> float:

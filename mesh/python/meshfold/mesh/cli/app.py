@@ -301,8 +301,8 @@ def bench(
     }.get(what)
     if cases is None:
         raise ConfigError(f"no benchmark {what!r}", fix="local, seal, mesh or all", item=what)
-    cases, missing = with_peers(cases) if peers else (list(cases), [])
-    results = run_cases(cases, quick=quick)
+    beside, missing = with_peers(cases) if peers else (cases, [])
+    results = run_cases(beside, quick=quick)
     if what in ("local", "all"):
         results += run_figures(GROWTH_FIGURES, quick=quick)
     document = {"results": [result.document() for result in results], "missing": missing}
