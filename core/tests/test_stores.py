@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
 import subprocess
@@ -83,6 +84,21 @@ def test_damaged_store_files_are_refused_by_name_or_lose_their_torn_tail(target:
                 data[rng.randrange(len(data))] = rng.randrange(256)
         ways.add(run(bytes(data)))
     assert len(ways) > 1, name
+
+
+def test_hf7_files_of_the_future_are_read_like_any(tmp_path: Path) -> None:
+    graph = Graph()
+    with EventLog(tmp_path / "log", LEVEL) as log, Keyspace(tmp_path / "k") as store:
+        log.append(*published(graph, 3))
+        store.put("a", b"1")
+    for path in [*tmp_path.rglob("*"), tmp_path]:
+        os.utime(path, (4_102_444_800, 4_102_444_800))
+    with EventLog(tmp_path / "log", LEVEL) as log, Keyspace(tmp_path / "k") as store:
+        assert (values(log), log.torn_bytes) == ([0, 1, 2], 0)
+        log.append(*published(graph, 1, 3))
+        assert values(log) == [0, 1, 2, 3]
+        assert store.get("a") == b"1"
+        assert store.compare_and_set("a", b"2", 1) is not None
 
 
 def test_m120_hf3_damage_anywhere_in_a_keyspace_is_found_when_it_is_opened_and_not_forgotten(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshfold._native import end_route, live_until, lives
+from meshfold.core.closing import Closing
 from meshfold.core.errors import WiringError
 from meshfold.core.event import Event
 from meshfold.core.route import Route, route
@@ -19,7 +19,7 @@ __all__ = ("Ephemeral", "make_ephemeral")
 T = TypeVar("T")
 
 
-class Ephemeral(Generic[T]):
+class Ephemeral(Closing, Generic[T]):
     """One ephemeral route, held by its owner. Made by `Graph.ephemeral`.
 
     Its events are tainted DET_NONREPLAYABLE, or DET_SEEDED_ENTROPY where the seed is recorded with them. The graph retains
@@ -78,14 +78,6 @@ class Ephemeral(Generic[T]):
         """End it now: whatever is attached is detached, and nothing is kept. Idempotent."""
         self._last = None
         end_route(self._graph, self.route)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def make_ephemeral(

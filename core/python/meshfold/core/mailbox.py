@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, g
 
 from meshfold._native import MailboxBase, attach_mailbox
 from meshfold.core.address import escape_token
+from meshfold.core.closing import Closing
 from meshfold.core.errors import LeaseExpired, WiringError
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
@@ -233,7 +234,7 @@ class Delivery(Generic[T]):
                 self.nack(reason=f"{type(error).__name__}: {error}")
 
 
-class Consumer(Generic[T]):
+class Consumer(Closing, Generic[T]):
     """One member of a group. Closing gives back what it has not acknowledged."""
 
     def __init__(self, mailbox: Mailbox[T], base: MailboxBase, group: str, member: str) -> None:
@@ -290,14 +291,6 @@ class Consumer(Generic[T]):
     def close(self) -> None:
         """Leave the group. Idempotent."""
         self._base.leave(self.group, self.member)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Ready:

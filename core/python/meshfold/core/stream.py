@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from meshfold.core.closing import Closing
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
 from meshfold.core.parts import own
@@ -27,7 +27,7 @@ TAKE_MAX = 1024
 _WAIT_S = 3600.0
 
 
-class Edge:
+class Edge(Closing):
     """Something attached to a route. A context manager; closing is idempotent and counts what waited as `closed`."""
 
     def __init__(self, graph: Graph, edge: int, *, sink: Route[Any] | None = None) -> None:
@@ -45,14 +45,6 @@ class Edge:
     def close(self) -> None:
         """Detach."""
         self._graph.detach(self._edge)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Subscription(Edge):

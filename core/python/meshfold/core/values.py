@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from meshfold.core.closing import Closing
 from meshfold.core.errors import WiringError
 from meshfold.core.stream import Wake
 
@@ -19,7 +19,7 @@ __all__ = ("ValueStream",)
 T = TypeVar("T")
 
 
-class ValueStream(Generic[T]):
+class ValueStream(Closing, Generic[T]):
     """Values in order: `async for value in stream`, or `for value in stream.blocking(timeout)`.
 
     :param capacity: values held for a reader that is behind; then the oldest is dropped and counted in `dropped`
@@ -93,11 +93,3 @@ class ValueStream(Generic[T]):
             self._closed = True
             self._changed.notify_all()
         self._wake()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

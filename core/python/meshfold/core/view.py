@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshfold._native import redact
 from meshfold.core.access import PrincipalSight
+from meshfold.core.closing import Closing
 from meshfold.core.errors import PayloadGone
 from meshfold.core.event import Event
 from meshfold.core.flow import SeqRange
@@ -170,7 +171,7 @@ class GraphView:
         return self._graph.query(command, sight=self._sight, **options)
 
 
-class GuardedStream(Generic[T]):
+class GuardedStream(Closing, Generic[T]):
     """A stream of a view: each event is shown as the principal may see it, and it ends when the grant does."""
 
     def __init__(self, view: GraphView, r: Route[T], inner: Stream[T]) -> None:
@@ -201,9 +202,3 @@ class GuardedStream(Generic[T]):
     def close(self) -> None:
         """Detach. Idempotent."""
         self._inner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

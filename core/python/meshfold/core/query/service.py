@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from meshfold._native import wall_ns
 from meshfold.core.address import Address
+from meshfold.core.closing import Closing
 from meshfold.core.errors import MeshfoldError, QueueFull, WiringError
 from meshfold.core.event import Event, event_document
 from meshfold.core.query import answers
@@ -50,7 +51,7 @@ class _Watch:
     request: Event[ask.Request]
 
 
-class QueryService:
+class QueryService(Closing):
     """Answers the requests on its request route in their order, with the rights of one sight. Close it when done.
 
     An answer has the request's correlation, or its id where it has none, and the request as its parent. A `watch` is
@@ -140,9 +141,3 @@ class QueryService:
         self._subscription.close()
         for watch in list(self._watches):
             self._end(watch)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
+from meshfold.core.closing import Closing
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
 from meshfold.core.graph import Graph
@@ -17,7 +17,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class DetectionNode(Generic[T, U]):
+class DetectionNode(Closing, Generic[T, U]):
     """Publishes on `sink` what `detect` makes of a sample of `source`, with the sample as parent; None is no detection.
 
     An edge of the graph like any other: it has counters, and a `detect` that raises is isolated (S4).
@@ -42,11 +42,3 @@ class DetectionNode(Generic[T, U]):
     def close(self) -> None:
         """Detach it. Idempotent."""
         self._edge.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,9 +7,9 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
+from meshfold.core.closing import Closing
 from meshfold.core.event import Event
 from meshfold.core.graph import Graph
 from meshfold.core.route import Route
@@ -26,7 +26,7 @@ READ_BYTES = 4096
 STOP_S = 10.0
 
 
-class PeripheralAdapter(Generic[T]):
+class PeripheralAdapter(Closing, Generic[T]):
     """Reads a file descriptor in a thread, cuts messages out of what comes, and emits what they decode to.
 
     The descriptor stays the caller's: closing the adapter does not close it. `ended` tells that the device hung up.
@@ -96,14 +96,6 @@ class PeripheralAdapter(Generic[T]):
         self._thread.join(STOP_S)
         os.close(self._wake_write)
         os.close(self._wake_read)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class DuplexPeripheralAdapter(PeripheralAdapter[T], Generic[T, C]):

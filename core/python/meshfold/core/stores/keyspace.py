@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeAlias
 
 from meshfold._native import KeyspaceBase
+from meshfold.core.closing import Closing
 from meshfold.core.errors import TooLarge, VersionConflict
 
 __all__ = ("Entry", "Key", "Keyspace", "Transaction")
@@ -35,7 +36,7 @@ class Entry(NamedTuple):
     version: int
 
 
-class Keyspace:
+class Keyspace(Closing):
     """A file of keys and values. One process may have it open; threads may share it.
 
     :param path: the file, made if it is not there
@@ -134,14 +135,6 @@ class Keyspace:
             expected=expected,
             found=found,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Transaction:

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from meshfold._native import EventLogBase, derive_all
+from meshfold.core.closing import Closing
 from meshfold.core.errors import SchemaMismatch, StoreUnavailable
 from meshfold.core.event import Event
 from meshfold.core.route import Route
@@ -49,7 +49,7 @@ class Replay:
     missing: tuple[int, int] | None
 
 
-class EventLog(EventLogBase, Generic[T]):
+class EventLog(EventLogBase, Closing, Generic[T]):
     """The events of a route, in a folder of files.
 
     :param path: the folder; made by a writer if it is not there
@@ -171,14 +171,6 @@ class EventLog(EventLogBase, Generic[T]):
                     found=r.schema.name,
                 )
         return Appender(self, graph, origin, committed)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Appender(Edge, Generic[T]):

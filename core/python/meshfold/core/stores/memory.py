@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from os import PathLike
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from meshfold._native import Event as NativeEvent
 from meshfold._native import pack_event, restore
+from meshfold.core.closing import Closing
 from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.route import Route
 from meshfold.core.stores.keyspace import Keyspace
@@ -34,7 +34,7 @@ _WAITING_MAX: Final = 65_536
 _LOOK_S: Final = 0.2
 
 
-class Memory:
+class Memory(Closing):
     """Remembers the newest events of routes in a file.
 
     :param path: the file, made if it is not there
@@ -129,14 +129,6 @@ class Memory:
         finally:
             self._rooms, self._graph = [], None
             self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Room:

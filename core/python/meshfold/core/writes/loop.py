@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from meshfold._native import frozen, publish_owned
+from meshfold.core.closing import Closing
 from meshfold.core.errors import WiringError
 from meshfold.core.event import Event
 from meshfold.core.operator import Operator
@@ -71,7 +71,7 @@ class LoopStatus:
 
 
 @dataclass
-class ControlLoop:
+class ControlLoop(Closing):
     """Epoch n: freeze the reads, run the function, publish its writes tagged n, not before n + 1 for this loop (S20).
 
     :param step: gets a `Frame`, returns the values to write by route; it must only depend on the frame
@@ -202,14 +202,6 @@ class ControlLoop:
             edge.close()
         self._followed.clear()
         self.graph.forget_loop(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
