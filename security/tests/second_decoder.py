@@ -165,6 +165,7 @@ def frame(case: dict[str, Any]) -> dict[str, Any]:
     need(0 < sent <= now + 60_000, "clock")
     need(now - sent <= 30_000, "age")
     need(head["seq"] > 0 and head["n_events"] > 0, "replay")
+    need(head["seq"] + head["n_events"] < 2**64, "limit")
     need(head["suite"] == case["suite"], "suite")
     need(list(head["vector"]) in case["epochs"], "epoch")
     need(head["kind"] == 1 or form == "d", "kind")

@@ -16,7 +16,7 @@ from meshfold.core.errors import DecodeError, FrameRejected
 from meshfold.core.registry import Action, FrameKind
 from meshfold.security import Capability, Sealer
 from meshfold.security.compress import SECTION_BYTES_MAX, unpack
-from meshfold.security.replay import SEQ_GAP_MAX
+from meshfold.security.replay import SEQ_GAP_MAX, ReplayGuard
 from meshfold.security.seal import SIG_DOMAIN, signed_bytes
 from parties import CLUSTER, NOW_MS, OTHER, SECRET, Mesh, Party
 
@@ -130,6 +130,15 @@ def test_hw19_sequence_zero_and_the_last_counter_are_refused(row: Row, mesh: Mes
         row.changed(mesh.edge.seal().whole(), 48, *struct.pack(">Q", 2**64 - 1 - below)) for below in (0, 1)
     )
     row.refuses(last, "limit")
+    ends = (mesh.edge.seal(first_seq=2**64 - 1 - by, count=by + 1).whole() for by in range(VARIANTS))
+    row.refuses(ends, "limit")
+    # The last number there is, once; the windows can still be written and read.
+    final = mesh.edge.seal(OTHER, first_seq=2**64 - 2).whole()
+    mesh.hub.opener.open_events("d", OTHER, final)
+    row.refuses([final] * VARIANTS, "replay", address=OTHER)
+    again = ReplayGuard()
+    again.restore(mesh.hub.opener.replay.save(clean=True))
+    assert not again.guarded
 
 
 def test_hw20_a_sequence_jump_beyond_the_limit_is_refused(row: Row, mesh: Mesh) -> None:

@@ -32,6 +32,8 @@ from meshfold.security.starts import StartBook
 __all__ = ("Opened", "OpenedControl", "Opener")
 
 SKEW_MS: Final = 60_000
+#: The last number an event can have is one below.
+SEQ_MAX: Final = 2**64 - 1
 #: Lives whose counter checkpoints are remembered, for what they sent before they were revoked.
 CHECKPOINTS_MAX: Final = 4096
 #: Frames of at-most-once routes older than this are refused (SECURITY: replay).
@@ -239,6 +241,8 @@ class Opener(Guarded):
                 raise FrameRejected(reason, f"{sender.name} does not own {address.short}: {decision.because}")
         if header.first_seq == 0 or header.n_events == 0:
             raise FrameRejected("replay", "sequence number 0")
+        if header.first_seq + header.n_events > SEQ_MAX:
+            raise FrameRejected("limit", "sequence number beyond the last")
         return header, sender, decision
 
     @staticmethod
