@@ -14,6 +14,7 @@ from meshfold.core import (
     Event,
     Graph,
     LogClock,
+    Pipeline,
     Route,
     Schema,
     Tracing,
@@ -166,7 +167,8 @@ def _into_json(graph: Graph) -> None:
 
 
 def _does_not_fit(graph: Graph) -> None:
-    graph.pipe(IN).map(lambda x: x if x > 3 else "small").into(OUT)  # type: ignore[arg-type]  # that is the test
+    mixture: Pipeline[Any] = graph.pipe(IN).map(lambda x: x if x > 3 else "small")
+    mixture.into(OUT)
 
 
 def _to_the_host(graph: Graph) -> None:
@@ -419,10 +421,10 @@ def test_a_publish_from_a_function_of_a_run_comes_behind_the_run() -> None:
 def test_times_come_as_a_buffer() -> None:
     graph = Graph()
     graph.configure_retention(IN, history=100)
-    graph.publish_many(IN, np.arange(3.0), times=np.arange(10, 13))  # type: ignore[arg-type]  # a buffer
+    graph.publish_many(IN, np.arange(3.0), times=np.arange(10, 13))
     graph.publish_many(IN, array("d", [1.0]), times=array("q", [7]))
     assert [event.time for event in graph.history(IN)] == [10, 11, 12, 7]
     with pytest.raises(ValueError, match="one entry for each"):
-        graph.publish_many(IN, [1.0], times=np.arange(2))  # type: ignore[arg-type]  # a buffer
+        graph.publish_many(IN, [1.0], times=np.arange(2))
     with pytest.raises(TypeError):
-        graph.publish_many(IN, [1.0], times=[1.5])  # type: ignore[list-item]  # that is the test
+        graph.publish_many(IN, [1.0], times=[1.5])

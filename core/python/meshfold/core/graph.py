@@ -117,7 +117,7 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
         r: Route[T],
         values: Iterable[T] | Any,
         *,
-        times: Sequence[int] | None = None,
+        times: Sequence[int] | Any | None = None,
         keys: Sequence[str] | None = None,
     ) -> SeqRange:
         """Publish values in order: a list, or a buffer (array, NumPy) of doubles or 64-bit integers without an object each.
