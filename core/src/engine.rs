@@ -24,7 +24,8 @@ use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
 use bound::Bound;
 use credit::Reservation;
-use run::{Journey, Reach};
+use journey::Journey;
+use run::Reach;
 use turn::{Arrival, Work};
 use waiting::Waiting;
 
@@ -33,6 +34,7 @@ mod bound;
 mod credit;
 mod ephemeral;
 mod install;
+mod journey;
 mod mail;
 mod make;
 mod run;
@@ -42,8 +44,9 @@ mod waiting;
 
 pub use credit::{CreditRow, Lane, Spent};
 pub use install::Uninstallable;
+pub use journey::{Made, RunCall};
 pub use mail::Mail;
-pub use run::{Made, RUN_MAX, RunCall, RunInput};
+pub use run::{RUN_MAX, RunInput};
 pub use transcript::Transcript;
 pub use turn::{Call, Outcome, Step};
 
@@ -547,6 +550,8 @@ impl Engine {
         let track = track(&mut self.routes[route], producer, incarnation, first)
             .ok_or(Refused::Producers)?;
         let before = self.routes[route].tracks[track].counters.dropped;
+        let as_run = self.takes_made(route, events.len());
+        let mut made = Vec::new();
         for mut event in events.into_iter().skip(skip) {
             let bytes = event.payload.as_ref().map_or(0, |payload| payload.len());
             receipt.needs = bytes;
@@ -578,8 +583,13 @@ impl Engine {
             if let Some(spent) = spent {
                 self.reserved.insert(event.id(), spent);
             }
-            self.input.push_back((route, Arc::new(event)));
+            if as_run {
+                made.push(Arc::new(event));
+            } else {
+                self.input.push_back((route, Arc::new(event)));
+            }
         }
+        self.line_up_run(route, ingest, made);
         let after = self.routes[route].tracks[track].counters.dropped;
         receipt.lost = after.iter().sum::<u64>() - before.iter().sum::<u64>();
         Ok(receipt)

@@ -428,3 +428,37 @@ def test_times_come_as_a_buffer() -> None:
         graph.publish_many(IN, [1.0], times=np.arange(2))
     with pytest.raises(TypeError):
         graph.publish_many(IN, [1.0], times=[1.5])
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.__name__.strip("_"))
+@pytest.mark.parametrize("history", [10_000, 2])
+def test_s2_a_batch_from_elsewhere_gives_what_its_events_give_one_at_a_time(plan: Plan, history: int) -> None:
+    edge = Graph(name="edge", clock=LogClock(), seed=4)
+    tap = edge.tap(IN, capacity=10_000)
+    found: list[Any] = []
+    batches: dict[int, list[Any]] = {1: [], 30: []}
+    for events in (1, 30):
+        edge = Graph(name="edge", clock=LogClock(), seed=4)
+        tap = edge.tap(IN, capacity=10_000)
+        for round_ in range(3):
+            begin = 100 + 90 * round_
+            edge.publish_many(
+                IN, [float((i * 7) % 11) for i in range(30)], times=[begin + 3 * i for i in range(30)]
+            )
+            edge.publish(IN, 4.0, time=begin + 80, taints=["TIME_ESTIMATED"])
+        while batch := tap.drain(events):
+            batches[events].append(batch)
+    for events in (1, 30):
+        graph, clock = _wired(plan, history=history)
+        inlet = graph.inlet(IN)
+        clock.wall_ns = 500
+        for batch in batches[events]:
+            inlet.push(batch.meta, batch.payload, producer=batch.producer, incarnation=batch.incarnation)
+        # Once more: all of them came before.
+        batch = batches[events][0]
+        receipt = inlet.push(
+            batch.meta, batch.payload, producer=batch.producer, incarnation=batch.incarnation
+        )
+        assert receipt.duplicates == events
+        found.append((_all_of(graph), [event.seq_link for event in graph.history(IN)]))
+    assert found[0] == found[1]

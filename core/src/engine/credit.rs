@@ -215,7 +215,7 @@ impl Engine {
     }
 
     /// Edges whose credit a publish on a route spends: those it reaches without a boundary in between.
-    fn gates_of(&mut self, route: usize) -> Arc<[u32]> {
+    pub(super) fn gates_of(&mut self, route: usize) -> Arc<[u32]> {
         if let Some((topology, gates)) = &self.routes[route].gates
             && *topology == self.topology
         {

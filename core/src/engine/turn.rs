@@ -135,9 +135,13 @@ impl Engine {
                 }
                 self.release_turn();
                 // What was due before the event acts before it, so that a replay of events needs no other clock.
-                let now = self.input.front().map(|(_, event)| event.ingest);
+                let next = || self.input.front().map(|(_, event)| event.ingest);
+                let now = self.run_waits().or_else(next);
                 if let Some(now) = now.filter(|now| self.now < *now && self.due <= *now) {
                     self.advance(now);
+                    continue;
+                }
+                if self.begin_run() {
                     continue;
                 }
                 let Some((route, event)) = self.input.pop_front() else {

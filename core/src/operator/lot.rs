@@ -316,6 +316,49 @@ impl Lot {
         }
     }
 
+    /// The items of consecutive events to whoever reads their route by that edge. None where they differ in more than
+    /// values, times and keys, or are recorded, or were derived: each is an item of its own then.
+    pub(crate) fn of_events(
+        events: &[(u32, Arc<Event>)],
+        codec: Codec,
+        route: usize,
+        edge: u32,
+    ) -> Option<Self> {
+        let first = &events.first()?.1;
+        let alike = |(at, (_, event)): (usize, &(u32, Arc<Event>))| {
+            event.seq == first.seq + at as u64
+                && (event.producer, event.incarnation) == (first.producer, first.incarnation)
+                && (event.ingest, event.logical) == (first.ingest, first.logical)
+                && (event.epoch, event.qos, event.taints) == (first.epoch, first.qos, first.taints)
+                && (event.key.is_some(), &event.clock, &event.correlation)
+                    == (first.key.is_some(), &first.clock, &first.correlation)
+                && event.labels == first.labels
+                && event.causality.is_none()
+                && event.parents.is_empty()
+                && !event.sampled
+                && event.trace.is_none()
+        };
+        if !events.iter().enumerate().all(alike) {
+            return None;
+        }
+        let value = |event: &Event| Value::decode(codec, event.payload.as_ref(), route);
+        let values = events.iter().map(|(_, event)| value(event)).collect();
+        let times = events.iter().map(|(_, event)| event.time).collect();
+        let keys = events.iter().map(|(_, event)| event.key.clone()).collect();
+        let mut lot = Self::published(
+            first.id(),
+            Column::of(values),
+            events.len(),
+            Times::Each(times),
+            keys,
+            Item::enter(first, Value::None, edge),
+        );
+        if events.iter().zip(0..).any(|(event, at)| event.0 != at) {
+            lot.rows = Steps(Some(events.iter().map(|event| event.0).collect()));
+        }
+        Some(lot)
+    }
+
     /// How many items there are.
     pub fn len(&self) -> usize {
         self.len
