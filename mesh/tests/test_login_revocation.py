@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core import Schema, route
-from meshfold.core.errors import FrameRejected, TransportClosed
+from meshfold.core.errors import FrameRejected, GrantDenied, TransportClosed
 from meshfold.core.registry import Action
 from meshfold.mesh.broker import Permissions
 from meshfold.mesh.broker.jwt import _sign, key_text, mint_user
@@ -172,6 +172,9 @@ async def test_a_retired_node_gets_in_with_no_login_and_a_new_server_is_told(
         )
         for jwt in logins:
             await until_refused(lambda jwt=jwt: client_of(mesh, folder, jwt))  # type: ignore[misc]
+        with pytest.raises(GrantDenied, match="was retired"):
+            async with Node.open("guest", context=folder.path / "context.json"):
+                pass
         revoker: Any = hub.session.login_revoker
         pushed = revoker.pushed
         mesh.restart_server()

@@ -156,6 +156,7 @@ class NatsTransport:
         """Connect.
 
         :raises TransportClosed: if no server can be reached, or they refuse the login
+        :raises GrantDenied: if they refuse the narrow login, too: the node was retired
         :raises ConfigError: if what answers is no NATS server, too old, or not as safe as asked for
         """
         link = self._link = await self._connected()
@@ -171,10 +172,30 @@ class NatsTransport:
             if self._login.narrow is None or not error.fields.get("login"):
                 raise
             _log.warning("%s: asking for a new login with the narrow one: %s", self._name, error)
-            link = self._new_link(self._login.narrowed())
-            await link.connect()
-            link.narrow = True
+            link = await self._narrow_link()
             self._counts["narrow_logins"] += 1
+        return link
+
+    async def _narrow_link(self) -> Link:
+        """A link with the login that only asks for another.
+
+        :raises GrantDenied: if the server does not take that one, either: then the node was retired
+        """
+        link = self._new_link(self._login.narrowed())
+        try:
+            await link.connect()
+        except TransportClosed as error:
+            if not error.fields.get("login"):
+                raise
+            raise GrantDenied(
+                f"the server at {', '.join(self._urls)} takes no login of {self._name} any more:"
+                " it was retired, or this is the server of another mesh",
+                fix="ask who runs the mesh, and join anew with a token",
+                principal=self._name,
+                action="connect",
+                route="",
+            ) from None
+        link.narrow = True
         return link
 
     def _new_link(self, login: Login) -> Link:
