@@ -92,6 +92,8 @@ pub struct Input {
     pub payload_ref: Option<Arc<str>>,
     /// The span outside this mesh that caused it; for an event without causes of its own.
     pub outside: Option<Outside>,
+    /// A trace context came along that is none: the event begins a trace of its own, and that is counted.
+    pub context_ignored: bool,
 }
 
 /// What hangs on a route.

@@ -248,6 +248,8 @@ pub struct Tracer {
     ring: VecDeque<SpanRecord>,
     recorded: u64,
     dropped: u64,
+    /// Trace contexts from outside that were none.
+    pub ignored: u64,
 }
 
 impl Tracer {

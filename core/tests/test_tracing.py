@@ -129,12 +129,27 @@ def test_a_trace_from_outside_goes_on_in_the_graph() -> None:
     assert unsampled.trace == event.trace
 
 
-@pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-01"])
-def test_a_header_that_is_no_trace_context_is_refused_and_nothing_is_published(header: str) -> None:
-    graph, _ = traced()
-    with pytest.raises(WiringError, match="traceparent"):
-        graph.publish(SOURCE, 1.0, traceparent=header)
-    assert graph.published(SOURCE) == 0
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "nonsense",
+        "00-0-0-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" + "x" * 10_000,
+    ],
+)
+def test_hs9_a_header_that_is_no_trace_context_begins_a_new_trace_and_is_counted(header: str) -> None:
+    graph, tracing = traced()
+    usual = graph.publish(SOURCE, 1.0)
+    event = graph.publish(SOURCE, 2.0, traceparent=header)
+    assert (event.value, event.seq, event.parents) == (2.0, 2, [])
+    assert event.trace not in (usual.trace, bytes(16))
+    assert event.traceparent.startswith(f"00-{event.trace.hex()}-")
+    assert tracing.ignored() == 1
 
 
 def test_an_event_with_causes_comes_from_nowhere_else() -> None:

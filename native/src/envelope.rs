@@ -35,7 +35,8 @@ pub(crate) fn input(
     }
     if let Some(header) = header {
         let parents = given.is_some_and(|given| given.contains("parents").unwrap_or(false));
-        input.outside = Some(outside(py, &header, parents)?);
+        input.outside = outside(py, &header, parents)?;
+        input.context_ignored = input.outside.is_none();
     }
     Ok(input)
 }
@@ -103,12 +104,12 @@ fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<str>> {
     Ok(of::<String>(name, value)?.into())
 }
 
-fn outside(py: Python<'_>, header: &str, parents: bool) -> PyResult<Outside> {
-    let refused = |what: &str, fix: &str| error(py, "WiringError", what, fix, ("item", header));
+/// The header comes from whoever asks: one that is none loses its trace, and never the event.
+fn outside(py: Python<'_>, header: &str, parents: bool) -> PyResult<Option<Outside>> {
     if parents {
         let fix = "give parents or traceparent, and not both";
-        return Err(refused("an event has causes or comes from outside", fix));
+        let what = "an event has causes or comes from outside";
+        return Err(error(py, "WiringError", what, fix, ("item", header)));
     }
-    let fix = "write 00-TRACE-SPAN-FLAGS in lower-case hex, as `event.traceparent` does";
-    Outside::parse(header).ok_or_else(|| refused("this is no W3C traceparent", fix))
+    Ok(Outside::parse(header))
 }

@@ -48,7 +48,7 @@ mod _native {
     use crate::route::RouteBase;
     #[pymodule_export]
     use crate::spans::{
-        event_span, trace_bridge, trace_counts, trace_start, trace_stop, trace_take,
+        event_span, trace_bridge, trace_counts, trace_ignored, trace_start, trace_stop, trace_take,
     };
     #[pymodule_export]
     use crate::stores::{EventLogBase, KeyspaceBase, derive_all, pack_event, restore};

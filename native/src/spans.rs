@@ -45,6 +45,12 @@ pub(crate) fn trace_counts(graph: &Bound<'_, GraphBase>) -> (u64, u64) {
     graph.get().state().engine.tracer.counts()
 }
 
+/// Trace contexts from outside that were none, and were ignored.
+#[pyfunction]
+pub(crate) fn trace_ignored(graph: &Bound<'_, GraphBase>) -> u64 {
+    graph.get().state().engine.tracer.ignored
+}
+
 /// Take up to `max` records, oldest first, each as the fields of `meshfold.core.SpanRecord`.
 #[pyfunction]
 pub(crate) fn trace_take<'py>(

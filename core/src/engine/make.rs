@@ -172,6 +172,7 @@ impl Engine {
     /// Trace (None: the usual one), causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs
     /// of several begin a new one. A new trace is recorded if one of its inputs is, a root if the tracer decides so.
     fn chain(&mut self, own: EventId, input: &Input) -> (Option<[u8; 16]>, Option<EventId>, bool) {
+        self.tracer.ignored += u64::from(input.context_ignored);
         if let Some(outside) = &input.outside
             && input.parents.is_empty()
         {

@@ -89,6 +89,10 @@ class Tracing:
         """Records made ever, and of these dropped: too many in a second, or not taken in time."""
         return _native.trace_counts(self._graph)
 
+    def ignored(self) -> int:
+        """How many trace contexts from outside were none: their events are there, in traces of their own."""
+        return _native.trace_ignored(self._graph)
+
     def bridged(self, batch: Batch, error: str | None = None) -> None:
         """Note that the sampled events of a batch were handed to the broker, or why not."""
         _native.trace_bridge(self._graph, batch, error)
