@@ -117,6 +117,13 @@ def _lookup_waits(graph: Graph) -> None:
     graph.pipe(IN).lookup_join(OTHER, value[0] + value[1], missing="wait", wait=1.0, waiting_max=3).into(OUT)
 
 
+def _lookup_by_function(graph: Graph) -> None:
+    _unkeyed(graph)
+    graph.pipe(IN).lookup_join(OTHER, lambda left, right: right / (left - 3)).filter(lambda x: x > 0).into(
+        OUT
+    )
+
+
 def _latest(graph: Graph) -> None:
     _unkeyed(graph)
     graph.join_latest(IN, OTHER, combine=value[0] - value[1]).into(OUT)
@@ -210,6 +217,7 @@ PLANS: Sequence[Plan] = (
     _lookup_marks,
     _lookup_nothing,
     _lookup_waits,
+    _lookup_by_function,
     _latest,
     _with_itself,
     _interval,

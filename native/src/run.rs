@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use meshfold_core::engine::{Input, Made, Outcome, RUN_MAX, RunCall, RunInput};
 use meshfold_core::operator::lot::Times;
-use meshfold_core::operator::{Batch, Column};
+use meshfold_core::operator::{Batch, Column, Lot};
 use meshfold_core::value::Value;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyIterator};
+use pyo3::types::{PyFloat, PyIterator, PyTuple};
 
 use crate::graph::{GraphBase, me};
 use crate::hosts::{Function, Functions, Host, Way};
 use crate::many::Many;
 use crate::route::RouteBase;
 use crate::turn::Full;
-use crate::values::take;
+use crate::values::{give, take};
 
 /// The part of a `publish_many` that is taken in at once.
 struct Slice<'a> {
@@ -214,10 +214,8 @@ impl Functions {
     ) -> Made {
         let chain = function.and_then(|function| self.stages.get(function));
         if let (Batch::Lot(lot), Some(chain)) = (batch, chain)
-            && let Some(feed) = Feed::of(&lot.values)
-            && chain
-                .iter()
-                .all(|function| matches!(function.way, Way::Map | Way::Filter))
+            && let Some(feed) = Feed::of(py, graph, lot)
+            && feed.fits(chain)
         {
             return match feed.through(py, graph, chain, interrupted) {
                 Ok(made) => made,
@@ -244,15 +242,42 @@ impl Functions {
     }
 }
 
-enum Numbers {
+/// One of the lists of which a feed gives the entries.
+enum Part {
     Floats(Vec<f64>),
     Ints(Vec<i64>),
+    Same(Py<PyAny>),
 }
 
-/// An iterator over numbers that tells how far it was asked.
+impl Part {
+    fn of(py: Python<'_>, graph: &GraphBase, values: &Column) -> Option<Self> {
+        match values {
+            Column::Floats(floats) => Some(Self::Floats(floats.clone())),
+            Column::Ints(ints) => Some(Self::Ints(ints.clone())),
+            Column::Same(value) => {
+                let same = give(py, value, &|index| graph.route_at(py, index));
+                same.ok().map(Self::Same)
+            }
+            _ => None,
+        }
+    }
+
+    fn get<'py>(&self, py: Python<'py>, at: usize) -> PyResult<Bound<'py, PyAny>> {
+        Ok(match self {
+            Self::Floats(floats) => PyFloat::new(py, floats[at]).into_any(),
+            Self::Ints(ints) => ints[at].into_pyobject(py)?.into_any(),
+            Self::Same(same) => same.bind(py).clone(),
+        })
+    }
+}
+
+/// An iterator over values, or over tuples of them, that tells how far it was asked.
 #[pyclass(frozen, module = "meshfold._native")]
 struct Feed {
-    numbers: Numbers,
+    parts: Vec<Part>,
+    /// Each value is a tuple.
+    tuples: bool,
+    len: usize,
     asked: AtomicUsize,
 }
 
@@ -264,37 +289,43 @@ impl Feed {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let at = self.asked.load(Ordering::Relaxed);
-        let next = match &self.numbers {
-            Numbers::Floats(floats) => floats
-                .get(at)
-                .map(|float| PyFloat::new(py, *float).into_any()),
-            Numbers::Ints(ints) => match ints.get(at) {
-                Some(int) => Some(int.into_pyobject(py)?.into_any()),
-                None => None,
-            },
-        };
-        self.asked
-            .store(at + usize::from(next.is_some()), Ordering::Relaxed);
-        Ok(next)
+        if at >= self.len {
+            return Ok(None);
+        }
+        self.asked.store(at + 1, Ordering::Relaxed);
+        if !self.tuples {
+            return self.parts[0].get(py, at).map(Some);
+        }
+        let values: PyResult<Vec<_>> = self.parts.iter().map(|part| part.get(py, at)).collect();
+        Ok(Some(PyTuple::new(py, values?)?.into_any()))
     }
 }
 
 impl Feed {
-    fn of(values: &Column) -> Option<Self> {
-        let numbers = match values {
-            Column::Floats(floats) => Numbers::Floats(floats.clone()),
-            Column::Ints(ints) => Numbers::Ints(ints.clone()),
-            _ => return None,
+    fn of(py: Python<'_>, graph: &GraphBase, lot: &Lot) -> Option<Self> {
+        let (columns, tuples) = match &lot.values {
+            Column::Zip(columns) => (&columns[..], true),
+            column => (std::slice::from_ref(column), false),
         };
-        let asked = AtomicUsize::new(0);
-        Some(Self { numbers, asked })
+        let parts = columns.iter().map(|column| Part::of(py, graph, column));
+        Some(Self {
+            parts: parts.collect::<Option<_>>()?,
+            tuples,
+            len: lot.len(),
+            asked: AtomicUsize::new(0),
+        })
     }
 
-    fn len(&self) -> usize {
-        match &self.numbers {
-            Numbers::Floats(floats) => floats.len(),
-            Numbers::Ints(ints) => ints.len(),
-        }
+    /// Whether a chain of functions can be called by iterators.
+    fn fits(&self, chain: &[Function]) -> bool {
+        chain
+            .iter()
+            .enumerate()
+            .all(|(place, function)| match function.way {
+                Way::Map | Way::Filter => true,
+                Way::Spread => place == 0 && self.tuples,
+                _ => false,
+            })
     }
 
     /// What comes of the values behind a chain of functions.
@@ -305,17 +336,17 @@ impl Feed {
         chain: &[Function],
         interrupted: &mut Option<PyErr>,
     ) -> PyResult<Made> {
-        let len = self.len();
+        let len = self.len;
         let feed = Bound::new(py, self)?;
         let mut end = feed.clone().into_any();
         let builtins = py.import("builtins")?;
         for function in chain {
-            let name = if function.way == Way::Map {
-                "map"
-            } else {
-                "filter"
+            let args = (&function.call, end);
+            end = match function.way {
+                Way::Spread => py.import("itertools")?.call_method1("starmap", args)?,
+                Way::Filter => builtins.call_method1("filter", args)?,
+                _ => builtins.call_method1("map", args)?,
             };
-            end = builtins.call_method1(name, (&function.call, end))?;
         }
         let mut end: Bound<'_, PyIterator> = end.cast_into()?;
         let (mut picks, mut faults) = (Vec::with_capacity(len), Vec::new());
