@@ -34,6 +34,20 @@ def test_the_brokers_configuration_goes_where_it_is_told_and_holds_nothing_secre
     assert re.search(r"\bS[AOU][A-Z2-7]{56}\b", text) is None  # seeds of accounts, operators, users
 
 
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("nats://127.0.0.1:14666", 14666),
+        ("nats://broker.plant", 4222),
+        ("tls://n1:4333,tls://n2:4444", 4333),
+    ],
+)
+def test_the_server_listens_where_nodes_are_told_to_look(tmp_path: Path, url: str, port: int) -> None:
+    answer = CliRunner().invoke(app, init(tmp_path, "--nats", url))
+    assert answer.exit_code == 0, answer.output
+    assert f'listen: "0.0.0.0:{port}"\n' in (tmp_path / "mesh" / "nats-server.conf").read_text()
+
+
 def test_a_place_for_it_that_is_not_there_is_refused_before_a_mesh_is_made(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, init(tmp_path, "--server-config", str(tmp_path / "none" / "x.conf")))
     assert isinstance(answer.exception, ConfigError)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from meshfold.core import escape_token
 from meshfold.core.errors import ConfigError
@@ -22,6 +23,7 @@ __all__ = ("Founded", "found_mesh")
 
 SERVER_CONF: Final = "nats-server.conf"
 NAME_CHARS_MAX: Final = 48
+NATS_PORT: Final = 4222
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,18 @@ def found_mesh(
     conf = (
         "# A nats-server that takes the logins of this mesh: nats-server -c nats-server.conf\n"
         "# Nothing in here is secret.\n"
-        'listen: "0.0.0.0:4222"\n'
+        # On every address: machines that reach it by another name are told so by `invite --nats`.
+        f'listen: "0.0.0.0:{_port_of(context.url)}"\n'
         f"max_control_line: {CONTROL_LINE_BYTES}\n"
         f"max_payload: {PAYLOAD_BYTES}\n" + opened.papers.config()
     )
     _write_conf(server_config, conf) if server_config else write_private(folder / SERVER_CONF, conf.encode())
     return Founded(context, Identity.parse(context.voters[0]), opened.issuer.trust.authority_hash.hex())
+
+
+def _port_of(url: str) -> int:
+    """Where the first server that nodes look for has to listen."""
+    return urlsplit(url.partition(",")[0]).port or NATS_PORT
 
 
 def _context(
