@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from meshfold.core.errors import ConfigError
 from meshfold.mesh.cli.app import app
+from meshfold.mesh.cli.issuing import issuing_context
 from meshfold.mesh.context import Context
 from meshfold.mesh.enrolment import AuthorityFolder
 from meshfold.security.join import JoinToken
@@ -46,6 +49,38 @@ def test_the_server_listens_where_nodes_are_told_to_look(tmp_path: Path, url: st
     answer = CliRunner().invoke(app, init(tmp_path, "--nats", url))
     assert answer.exit_code == 0, answer.output
     assert f'listen: "0.0.0.0:{port}"\n' in (tmp_path / "mesh" / "nats-server.conf").read_text()
+
+
+def test_beside_a_joined_node_the_issuer_of_its_mesh_is_found_and_never_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHFOLD_CONTEXTS", str(tmp_path / "contexts"))
+    for name in ("plant", "other"):
+        (tmp_path / name).mkdir()
+        assert CliRunner().invoke(app, init(tmp_path / name, "--mesh", name)).exit_code == 0
+    runs = {
+        name: replace(
+            Context.load(tmp_path / name / "mesh" / "context.json"), pid=os.getpid(), created_ns=age
+        )
+        for age, name in enumerate(("plant", "other"), 1)
+    }
+    joined = tmp_path / "edge-1"
+    joined.mkdir()
+    member = replace(
+        runs["plant"], mesh="joined", state_dir=joined, authority_dir=None, member="edge-1", created_ns=9
+    )
+    member.save()
+    with pytest.raises(ConfigError, match="run it on that machine"):
+        issuing_context(None)
+    runs["other"].save()
+    with pytest.raises(ConfigError, match="run it on that machine"):
+        issuing_context(None)
+    runs["plant"].save()
+    assert issuing_context(None).path == runs["plant"].path
+    # What was named is never replaced by another.
+    with pytest.raises(ConfigError, match=re.escape(f"--context {runs['plant'].path}")):
+        issuing_context(str(member.path))
+    assert issuing_context("other").path == runs["other"].path
 
 
 def test_a_place_for_it_that_is_not_there_is_refused_before_a_mesh_is_made(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,7 @@ def issue(
 
     Example: meshfold grant issue outsider edge/host/cpu --action META_READ --action PAYLOAD_OPEN
     """
-    from meshfold.mesh.context import Context
+    from meshfold.mesh.cli.issuing import issuing_context
     from meshfold.mesh.enrolment import AuthorityFolder, identity_of
     from meshfold.security import Capability
 
@@ -102,12 +103,10 @@ def issue(
     caveats = parse_caveats(caveat or [])
     seconds = parse_duration(for_, "--for")
     text = pattern if pattern.endswith(">") else Address.parse(pattern).text
-    chosen = Context.load(call.context)
-    if chosen.authority_dir is None:
-        raise ConfigError(
-            "grants are issued where the mesh's issuer is", fix="run it on that machine", item="issuer"
-        )
+    chosen = issuing_context(call.context)
+    assert chosen.authority_dir is not None
     issuer = AuthorityFolder.open(chosen.authority_dir).issuer
+    call = replace(call, context=str(chosen.path))
 
     async def work(node: Any) -> dict[str, Any]:
         now_ms = node.session.hlc.now_ms()

@@ -205,16 +205,13 @@ def invite(
 
     Example: meshfold invite edge-1 --for 1h --out edge-1.token
     """
-    from meshfold.mesh.context import Context
+    from meshfold.mesh.cli.issuing import issuing_context
     from meshfold.mesh.enrolment import AuthorityFolder, capabilities_for
     from meshfold.mesh.enrolment.authority_folder import write_private
     from meshfold.mesh.enrolment.invites import Invites
 
-    chosen = Context.load(context)
-    if chosen.authority_dir is None:
-        raise ConfigError(
-            "tokens are made where the mesh's issuer is", fix="run it on that machine", item="issuer"
-        )
+    chosen = issuing_context(context)
+    assert chosen.authority_dir is not None
     invites = Invites(AuthorityFolder.open(chosen.authority_dir))
     now_ms = time.time_ns() // 1_000_000
     if list_ or withdraw is not None:
