@@ -444,20 +444,31 @@ impl Engine {
         Ok(event)
     }
 
-    /// Whether an event published now would have direct observers only, so that the host can call them at once.
-    pub fn takes_direct(&self, route: usize, ingest: i64) -> bool {
+    /// Whether an event of which nothing is given but value and time may be published now and begins its turn at once.
+    pub fn takes_plain(&self, route: usize, ingest: i64) -> bool {
         let r = &self.routes[route];
         r.owners == 0
             && !r.bound.is_declared()
-            && r.others == 0
             && r.expires == i64::MAX
+            && (self.gates == 0 || r.others == 0)
             && self.due > ingest
             && self.idle()
     }
 
-    /// Number an event of which nothing is given but value and time, store it and count it as delivered to the direct
-    /// observers of its route, which the host calls before it does anything else (`edges_of`); then it ends the event's
-    /// span. Where `takes_direct` says so, that is the whole turn.
+    /// Whether nobody reads a route but direct observers.
+    pub fn only_direct(&self, route: usize) -> bool {
+        self.routes[route].others == 0
+    }
+
+    /// Number such an event and begin its turn; call `step` after it.
+    pub fn publish_plain(&mut self, route: usize, payload: Payload, ingest: i64) -> Arc<Event> {
+        let event = self.make_plain(route, Some(payload), ingest);
+        self.arrive(route, &event);
+        event
+    }
+
+    /// As `publish_plain` where only direct observers read the route: the event is counted as delivered to them, and the
+    /// host calls them before it does anything else (`edges_of`) and ends the event's span. That is the whole turn.
     pub fn publish_direct(&mut self, route: usize, payload: Payload, ingest: i64) -> Arc<Event> {
         let event = self.make_plain(route, Some(payload), ingest);
         self.record(&event);

@@ -38,10 +38,15 @@ impl GraphBase {
             && let Some(index) = self.known(route)
         {
             let mut state = self.state();
-            if state.owner == 0 && state.engine.takes_direct(index, ingest) {
-                let inner = state.engine.publish_direct(index, payload, ingest);
+            if state.owner == 0 && state.engine.takes_plain(index, ingest) {
                 let home = r.clone().unbind();
-                return self.hand_out(py, state, index, Event::with_value(inner, home, keep));
+                if state.engine.only_direct(index) {
+                    let inner = state.engine.publish_direct(index, payload, ingest);
+                    return self.hand_out(py, state, index, Event::with_value(inner, home, keep));
+                }
+                let inner = state.engine.publish_plain(index, payload, ingest);
+                self.turn(py, state, None)?;
+                return Py::new(py, Event::with_value(inner, home, keep));
             }
         }
         let mut input = envelope::input(py, ingest, given)?;
