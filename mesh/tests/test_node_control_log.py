@@ -101,6 +101,18 @@ async def test_a_watch_is_gap_free_over_a_restart_of_the_voter(mesh: LocalMesh) 
     assert seen == [bytes([at]) for at in range(6)]
 
 
+async def test_a_watch_that_is_held_ends_with_its_log(mesh: LocalMesh) -> None:
+    """Waiting for the growth of a log that ended returns at once: a loop around it would hold the event loop for ever."""
+    async with mesh.node("hub") as hub:
+        control = hub.session.control
+        assert control is not None
+        asked = {"prefix": "app/hub/", "after": 2**40}
+        held = asyncio.ensure_future(control.log_desk.watch(hub.session.identity, asked))
+        await asyncio.sleep(0)
+        control.log.state.end()
+        assert (await held)["changes"] == []
+
+
 async def test_snapshots_and_watches_come_in_pages(mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_desk, "PAGE_ITEMS_MAX", 3)
     monkeypatch.setattr(log_desk, "PAGE_BYTES_MAX", 50)

@@ -150,6 +150,11 @@ class KeyValues:
                 yield change
             await self.grown(at)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be applied any more."""
+        return self._ended
+
     def end(self) -> None:
         """Let watches end."""
         self._ended = True

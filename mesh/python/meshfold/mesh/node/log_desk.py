@@ -132,7 +132,8 @@ class LogDesk:
             self._held += 1
             try:
                 async with asyncio.timeout(HOLD_S_MAX):
-                    while not found:
+                    # Behind the end nothing grows, and waiting for it would not let go of the loop.
+                    while not found and not self._log.state.ended:
                         await self._log.state.grown(upto)
                         found, upto = self._page(prefix, upto)
             except TimeoutError:
