@@ -332,8 +332,10 @@ class PlainServer:
         self.process.wait()
 
 
-def write_pair(folder: Path, name: str, issuer: Any = None) -> Any:
-    """Make a key and a certificate for 127.0.0.1, signed by `issuer` or itself."""
+def write_pair(
+    folder: Path, name: str, issuer: Any = None, *, address: str = "127.0.0.1", ended_days: int = -1
+) -> Any:
+    """Make a key and a certificate for the address, signed by `issuer` or itself; it ended so many days ago."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -343,12 +345,12 @@ def write_pair(folder: Path, name: str, issuer: Any = None) -> Any:
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=ended_days + 2))
+        .not_valid_after(now - datetime.timedelta(days=ended_days))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
     if issuer:
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         builder = builder.add_extension(names, critical=False)
     certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
     (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -456,3 +458,30 @@ async def test_a_creds_file_logs_in_and_what_is_none_is_refused(broker: NatsBrok
             Login.creds(creds)
     with pytest.raises(ConfigError, match="cannot read"):
         Login.creds(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "because"),
+    [({"ended_days": 1}, "expired"), ({"address": "127.0.0.2"}, "mismatch")],
+    ids=["expired", "wrong host"],
+)
+async def test_hl3_a_certificate_that_ended_or_names_another_host_is_refused(
+    tmp_path: Path, changes: dict[str, Any], because: str
+) -> None:
+    authority = write_pair(tmp_path, "authority")
+    write_pair(tmp_path, "server", authority, **changes)
+    files = f'tls {{ cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.key" }}\n'
+    server = PlainServer(tmp_path / "tls", files)
+    try:
+        transport = NatsTransport(
+            f"tls://127.0.0.1:{await server.port()}",
+            name="n",
+            login=Login(tls=tls_context(tmp_path / "authority.pem")),
+            inbox_prefix="_MF.n",
+        )
+        with pytest.raises(ConfigError, match=because) as caught:
+            await transport.connect()
+        assert "no fallback to plaintext" in str(caught.value)
+        assert not transport.connected
+    finally:
+        server.stop()
