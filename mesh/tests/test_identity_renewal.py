@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from meshfold.core import Schema, route
+from meshfold.core.ports import Message
 from meshfold.core.registry import Action
 from meshfold.mesh.enrolment import MemberFolder
 from meshfold.mesh.enrolment.authority_folder import read_identity, write_private
 from meshfold.mesh.enrolment.local import IDENTITY_MS
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
+from meshfold.mesh.node.party import introduced
 from meshfold.mesh.transport.login import jwt_expiry_s
 from meshfold.security import Identity
 from test_login_revocation import READING, SECRET, WAIT_S, authority_of, joined, until
+from test_mesh_attacks import wide_open
+from test_write_requests import LAMP, allow
 
 HOUR_MS = 3_600_000
 
@@ -58,6 +63,44 @@ async def test_a_joined_nodes_identity_is_renewed_while_it_runs(mesh: LocalMesh,
         assert read_identity(folder.path) == fresh
         # The login that asks for another lives as long.
         assert jwt_expiry_s((folder.path / "narrow.jwt").read_text()) == fresh.not_after_ms // 1000
+
+
+async def test_write_requests_and_their_answers_carry_the_renewed_identity(
+    mesh: LocalMesh, tmp_path: Path
+) -> None:
+    pump = route("guest", "pump", "speed", schema=Schema.float(), plane="write", variant="request")
+    async with mesh.node("hub"), mesh.node("edge"):
+        asking, owning = (int(Action.WRITE_REQUEST), LAMP.request.address), (int(Action.OWN), pump.address)
+        folder = await joined(mesh, tmp_path / "guest", asking, owning)
+    old = age(mesh, folder.path)
+    seen: dict[bytes, set[bytes]] = {}
+
+    def note(message: Message) -> None:
+        kind = message.subject.split(".")[2] if message.subject.startswith("mf.") else "answer"
+        if kind in ("w", "answer"):
+            sender = Identity.parse(introduced(message.data)[0])
+            seen.setdefault(sender.tag, set()).add(sender.raw)
+
+    async with mesh.node("hub"), mesh.node("edge") as edge, mesh.node("operator") as operator:
+        await allow(mesh, operator, "edge", pump.address)
+        await edge.share(LAMP.request).ready(WAIT_S)
+        async with Node.open("guest", context=folder.path / "context.json") as guest:
+            fresh = guest.session.identity
+            assert fresh.raw != old.raw
+            await guest.share(pump).ready(WAIT_S)
+            # Whoever sees all traffic: who writes and who answers shows the record that does not end within the hour.
+            watcher = wide_open(mesh)
+            await watcher.connect()
+            try:
+                await watcher.subscribe(">", note)
+                assert (await guest.request(LAMP.request, 0.5, timeout=WAIT_S)).owner == "edge"
+                await until(lambda: old.tag in seen)
+                assert seen.pop(old.tag) == {fresh.raw}
+                assert (await edge.request(pump, 1.5, timeout=WAIT_S)).owner == "guest"
+                await until(lambda: old.tag in seen)
+                assert seen[old.tag] == {fresh.raw}
+            finally:
+                await watcher.close()
 
 
 async def test_a_voters_newer_identity_reaches_the_folders_of_its_members(

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from collections.abc import Callable
-from typing import Any
 
 from meshfold.core.errors import FrameRejected, KeyMissing, TransportClosed
 from meshfold.core.jobs import end_jobs
-from meshfold.core.ports import Message, Transport
+from meshfold.core.ports import Message
 from meshfold.core.registry import FrameKind
-from meshfold.mesh.clocks import HybridClock
-from meshfold.mesh.node.members import HEARTBEAT_S, Directory
+from meshfold.mesh.node.members import HEARTBEAT_S
+from meshfold.mesh.node.party import Party, introduce, introduced
 from meshfold.mesh.records import Heartbeat, decode, encode
-from meshfold.mesh.subjects import Subjects
-from meshfold.security import Identity, Opener, Sealer
+from meshfold.security import Identity
 
 __all__ = ("Heartbeats",)
 
@@ -33,40 +30,22 @@ class Heartbeats:
 
     def __init__(
         self,
-        identity: Identity,
-        transport: Transport,
-        sealer: Sealer,
-        opener: Opener,
-        directory: Directory,
-        subjects: Subjects,
-        hlc: HybridClock,
+        party: Party,
         *,
         incarnation: bytes,
         compose: Callable[[int, bool], Heartbeat],
         heard: Heard,
         reject: Callable[[str, str], None],
-        policy_epoch: Callable[[], int],
     ) -> None:
-        self._identity = identity
-        self._transport = transport
-        self._sealer = sealer
-        self._opener = opener
-        self._directory = directory
-        self._subjects = subjects
-        self._hlc = hlc
+        self._party = party
         self._incarnation = incarnation
         self._compose = compose
         self._heard = heard
         self._reject = reject
-        self._policy_epoch = policy_epoch
         self._counter = 0
         self._echo_ns: int | None = None
         self._job: asyncio.Task[None] | None = None
         self._listening = False
-
-    def identify(self, identity: Identity) -> None:
-        """Go on under a newer identity of the same keys."""
-        self._identity = identity
 
     @property
     def running(self) -> bool:
@@ -77,7 +56,7 @@ class Heartbeats:
         """Hear everyone's, and send none: who only asks is no member."""
         if not self._listening:
             self._listening = True
-            await self._transport.subscribe(self._subjects.every("h"), self._on_message)
+            await self._party.transport.subscribe(self._party.subjects.every("h"), self._on_message)
 
     async def start(self) -> None:
         """Listen to everyone's and begin to send."""
@@ -93,17 +72,16 @@ class Heartbeats:
     async def beat(self, *, closing: bool = False) -> None:
         """Send one heartbeat now."""
         self._counter += 1
-        subject = self._subjects.node("h", self._identity.tag)
+        subject = self._party.subjects.node("h", self._party.identity.tag)
         body = encode(self._compose(self._counter, closing))
-        frame = self._sealer.seal_members(
+        frame = self._party.sealer.seal_members(
             FrameKind.HEARTBEAT,
             body,
-            hlc=self._hlc.stamp(),
-            policy_epoch=self._policy_epoch(),
+            hlc=self._party.hlc.stamp(),
+            policy_epoch=self._party.policy_epoch(),
             subject=subject,
         )
-        raw = self._identity.raw
-        await self._transport.publish(subject, struct.pack(">H", len(raw)) + raw + frame)
+        await self._party.transport.publish(subject, introduce(self._party.identity, frame))
 
     def _on_message(self, message: Message) -> None:
         try:
@@ -114,27 +92,24 @@ class Heartbeats:
         except KeyMissing:
             self._reject("epoch", message.subject)
             return
-        if sender.tag != self._identity.tag or incarnation != self._incarnation:
+        if sender.tag != self._party.identity.tag or incarnation != self._incarnation:
             self._heard(sender, incarnation, heartbeat)
         else:
-            self._echo_ns = self._hlc.clock.now()[1]
+            self._echo_ns = self._party.hlc.clock.now()[1]
 
     def echo_age_s(self) -> float | None:
         """How long ago one of our own came back: the proof that what we send travels. None: not yet."""
-        return None if self._echo_ns is None else (self._hlc.clock.now()[1] - self._echo_ns) / 1e9
+        return None if self._echo_ns is None else (self._party.hlc.clock.now()[1] - self._echo_ns) / 1e9
 
     def _read(self, message: Message) -> tuple[Identity, bytes, Heartbeat]:
-        data: Any = message.data
-        if len(data) < 2:
-            raise FrameRejected("short", "no identity")
-        (size,) = struct.unpack_from(">H", data)
-        sender = self._directory.admit(bytes(data[2 : 2 + size]))
-        if message.subject != self._subjects.node("h", sender.tag):
+        raw, frame = introduced(message.data)
+        sender = self._party.directory.admit(raw)
+        if message.subject != self._party.subjects.node("h", sender.tag):
             raise FrameRejected("role", "a heartbeat on another node's subject")
-        opened = self._opener.open_members(bytes(data[2 + size :]), message.subject)
+        opened = self._party.opener.open_members(frame, message.subject)
         if opened.header.kind != FrameKind.HEARTBEAT or opened.sender.tag != sender.tag:
             raise FrameRejected("kind", "not this node's heartbeat")
-        self._hlc.witness(opened.header.hlc)
+        self._party.hlc.witness(opened.header.hlc)
         return sender, opened.header.incarnation, decode(opened.body, Heartbeat)
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
-"""What all who speak in boxes share: sealing to one recipient, opening what came, and the error of an answer.
+"""What all who speak for one node share: who it is, what it seals and opens with, and its boxes to single recipients.
 
-A message is the sender's ID1 record and a box (HPKE to the recipient, signed by the sender). The identity travels along
+There is one `Party` in a session, and everyone who speaks holds it: a renewed identity reaches them all at once. A message
+in a box is the sender's ID1 record and the box (HPKE to the recipient, signed by the sender). The identity travels along
 because a node that was never heard of may speak: the record is checked against the pinned issuers before anything else.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from meshfold.core import errors
@@ -20,86 +22,85 @@ from meshfold.mesh.records import Answer, decode, encode
 from meshfold.mesh.subjects import Subjects
 from meshfold.security import Identity, Opener, Sealer
 
-__all__ = ("Party",)
+__all__ = ("Party", "introduce", "introduced")
 
 #: The subject an answer is bound to: inboxes are random, so the recipient's tag stands for them.
 _ANSWER = "answer"
 
 
-def _wrap(identity: Identity, box: bytes) -> bytes:
-    return struct.pack(">H", len(identity.raw)) + identity.raw + box
+def introduce(identity: Identity, sealed: bytes) -> bytes:
+    """What is sealed, behind the record of who sent it."""
+    return struct.pack(">H", len(identity.raw)) + identity.raw + sealed
 
 
-def _unwrap(data: bytes) -> tuple[bytes, bytes]:
+def introduced(data: bytes) -> tuple[bytes, bytes]:
+    """(the sender's record, what is sealed).
+
+    :raises FrameRejected: with reason `short` if it ends before the record does
+    """
     if len(data) < 2:
         raise FrameRejected("short", "no identity")
     (size,) = struct.unpack_from(">H", data)
     if len(data) < 2 + size:
         raise FrameRejected("short", "identity record past the end")
-    return data[2 : 2 + size], data[2 + size :]
+    return bytes(data[2 : 2 + size]), bytes(data[2 + size :])
 
 
+@dataclass(slots=True)
 class Party:
-    """One node's voice in boxes."""
+    """One node as those see it who speak for it."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        transport: Transport,
-        sealer: Sealer,
-        opener: Opener,
-        directory: Directory,
-        subjects: Subjects,
-        hlc: HybridClock,
-        policy_epoch: Callable[[], int],
-        grants: Callable[[], list[bytes]],
-        show: Callable[[Identity, list[bytes]], None],
-    ) -> None:
-        self._identity = identity
-        self._transport = transport
-        self._sealer = sealer
-        self._opener = opener
-        self._directory = directory
-        self._subjects = subjects
-        self._hlc = hlc
-        self._policy_epoch = policy_epoch
-        self._grants = grants
-        self._show = show
+    #: the newest of this node's; renewals of the same keys take its place
+    identity: Identity
+    transport: Transport
+    sealer: Sealer
+    opener: Opener
+    directory: Directory
+    subjects: Subjects
+    hlc: HybridClock
+    #: the epoch of the policy this node holds
+    policy_epoch: Callable[[], int]
+    #: the grants that a question shows
+    grants: Callable[[], list[bytes]]
+    #: takes in the grants that another node shows
+    show: Callable[[Identity, list[bytes]], None]
 
-    def identify(self, identity: Identity) -> None:
-        """Go on under a newer identity of the same keys."""
-        self._identity = identity
-
-    def _seal(self, kind: FrameKind, recipient: Identity, body: bytes, subject: str) -> bytes:
-        box = self._sealer.seal_box(
-            kind, recipient, body, hlc=self._hlc.stamp(), policy_epoch=self._policy_epoch(), subject=subject
+    def seal(self, kind: FrameKind, recipient: Identity, body: bytes, subject: str) -> bytes:
+        """A box for one recipient, bound to the subject, behind our identity."""
+        box = self.sealer.seal_box(
+            kind, recipient, body, hlc=self.hlc.stamp(), policy_epoch=self.policy_epoch(), subject=subject
         )
-        return _wrap(self._identity, box)
+        return introduce(self.identity, box)
 
-    def _is_ours(self, data: bytes) -> bool:
+    def is_ours(self, data: bytes) -> bool:
         """Whether a box names this node: several nodes may listen where one of them is asked."""
-        _, box = _unwrap(data)
-        return box[8:16] == self._identity.tag
+        _, box = introduced(data)
+        return box[8:16] == self.identity.tag
 
-    def _open(self, data: bytes, subject: str) -> Any:
-        raw, box = _unwrap(data)
-        self._directory.admit(raw)
-        opened = self._opener.open_box(box, subject)
-        self._hlc.witness(opened.header.hlc)
+    def open(self, data: bytes, subject: str) -> Any:
+        """Open a box to this node.
+
+        :raises FrameRejected: if it or the identity before it does not hold
+        """
+        raw, box = introduced(data)
+        self.directory.admit(raw)
+        opened = self.opener.open_box(box, subject)
+        self.hlc.witness(opened.header.hlc)
         return opened
 
-    def _seal_answer(self, asker: Identity, answer: Answer) -> bytes:
+    def seal_answer(self, asker: Identity, answer: Answer) -> bytes:
+        """A box with the answer to a question."""
         # What it told meanwhile may have replaced its wrapping key.
-        asker = self._directory.lookup(asker.tag) or asker
-        return self._seal(FrameKind.ANSWER, asker, encode(answer), f"{_ANSWER}.{asker.tag.hex()}")
+        asker = self.directory.lookup(asker.tag) or asker
+        return self.seal(FrameKind.ANSWER, asker, encode(answer), f"{_ANSWER}.{asker.tag.hex()}")
 
-    def _open_answer(self, data: bytes, expected: Identity) -> dict[str, Any]:
+    def open_answer(self, data: bytes, expected: Identity) -> dict[str, Any]:
         """The document of an answer.
 
         :raises MeshfoldError: the error it says, of its own class
         :raises FrameRejected: if it is not authentic, or another node's
         """
-        opened = self._open(data, f"{_ANSWER}.{self._identity.tag.hex()}")
+        opened = self.open(data, f"{_ANSWER}.{self.identity.tag.hex()}")
         if opened.sender.tag != expected.tag:
             raise FrameRejected("role", "another node answered")
         answer = decode(opened.body, Answer)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from meshfold.core import errors
-from meshfold.core.errors import FrameRejected, MeshfoldError
-from meshfold.core.jobs import end_jobs
-from meshfold.core.ports import Message
+from meshfold.core.errors import MeshfoldError
 from meshfold.core.registry import FrameKind
 from meshfold.mesh.node.party import Party
-from meshfold.mesh.records import Answer, Query, decode, encode
+from meshfold.mesh.node.reception import Reception
+from meshfold.mesh.records import Query, encode
 from meshfold.security import Identity
 
 __all__ = ("Asker", "Handler", "Responder")
@@ -24,8 +22,11 @@ Handler = Callable[[Identity, dict[str, Any]], Awaitable[dict[str, Any]]]
 QUESTIONS_MAX = 64
 
 
-class Asker(Party):
+class Asker:
     """Asks other nodes."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
 
     async def ask(
         self, recipient: Identity, command: str, args: dict[str, Any], timeout_s: float
@@ -36,28 +37,31 @@ class Asker(Party):
         :raises MeshfoldError: the error it answered with, of the same class
         :raises FrameRejected: if the answer is not authentic
         """
-        subject = self._subjects.node("q", recipient.tag)
-        data = self._seal(FrameKind.QUERY, recipient, encode(Query(command, args, self._grants())), subject)
-        message = await self._transport.request(subject, data, timeout_s=timeout_s)
-        return self._open_answer(message.data, recipient)
+        party = self._party
+        subject = party.subjects.node("q", recipient.tag)
+        query = encode(Query(command, args, party.grants()))
+        data = party.seal(FrameKind.QUERY, recipient, query, subject)
+        message = await party.transport.request(subject, data, timeout_s=timeout_s)
+        return party.open_answer(message.data, recipient)
 
 
-class Responder(Party):
+class Responder:
     """Answers the questions sent to this node."""
 
     def __init__(
         self,
-        *parts: Any,
+        party: Party,
+        *,
         reject: Callable[[str, str], None],
         denied: Callable[[errors.GrantDenied], None],
         audited: Callable[[Identity, str, MeshfoldError | None], None],
     ) -> None:
-        super().__init__(*parts)
-        self._reject = reject
-        self._denied = denied
+        self._party = party
         self._audited = audited
         self._handlers: dict[str, Handler] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._reception = Reception(
+            party, FrameKind.QUERY, Query, self._work, jobs_max=QUESTIONS_MAX, reject=reject, denied=denied
+        )
 
     def answers(self, command: str, handler: Handler) -> None:
         """Register the handler of a command."""
@@ -68,7 +72,7 @@ class Responder(Party):
 
         :raises ConfigError: for an unknown command
         """
-        return await self._handler(command)(self._identity, args)
+        return await self._handler(command)(self._party.identity, args)
 
     def _handler(self, command: str) -> Handler:
         handler = self._handlers.get(command)
@@ -79,36 +83,18 @@ class Responder(Party):
 
     async def start(self) -> None:
         """Listen. The broker has taken the subscription on return."""
-        await self._transport.subscribe(self._subjects.node("q", self._identity.tag), self._on_message)
+        subject = self._party.subjects.node("q", self._party.identity.tag)
+        await self._party.transport.subscribe(subject, self._reception.take)
 
-    def _on_message(self, message: Message) -> None:
+    async def _work(self, asker: Identity, query: Query) -> dict[str, Any]:
         try:
-            opened = self._open(message.data, message.subject)
-            if opened.header.kind != FrameKind.QUERY:
-                raise FrameRejected("kind", "not a query")
-            query = decode(opened.body, Query)
-            if len(self._jobs) >= QUESTIONS_MAX:
-                raise FrameRejected("limit", "too many questions at once")
-            self._show(opened.sender, query.grants)
-        except FrameRejected as error:
-            self._reject(error.reason, message.subject)
-            return
-        job = asyncio.get_running_loop().create_task(self._answer(opened.sender, query, message.reply))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-
-    async def _answer(self, asker: Identity, query: Query, reply: str) -> None:
-        try:
-            answer = Answer(document=await self._handler(query.command)(asker, query.args))
-            self._audited(asker, query.command, None)
+            document = await self._handler(query.command)(asker, query.args)
         except MeshfoldError as error:
             self._audited(asker, query.command, error)
-            answer = Answer.refusing(error)
-            if isinstance(error, errors.GrantDenied):
-                self._denied(error)
-        if reply:
-            await self._transport.publish(reply, self._seal_answer(asker, answer))
+            raise
+        self._audited(asker, query.command, None)
+        return document
 
     async def close(self) -> None:
         """Stop working on questions."""
-        await end_jobs(self._jobs)
+        await self._reception.close()

@@ -19,17 +19,16 @@ from meshfold.consensus import Fence, Token
 from meshfold.core import Event, Graph, Route
 from meshfold.core.errors import (
     Fenced,
-    FrameRejected,
     GrantDenied,
     MeshfoldError,
     SchemaMismatch,
     WiringError,
 )
-from meshfold.core.jobs import end_jobs
-from meshfold.core.ports import Message, Subscribed
+from meshfold.core.ports import Subscribed
 from meshfold.core.registry import Action, FrameKind
 from meshfold.mesh.node.party import Party
-from meshfold.mesh.records import Answer, Write, decode
+from meshfold.mesh.node.reception import Reception
+from meshfold.mesh.records import Write
 from meshfold.security import Budgets, GrantBook, Identity
 
 __all__ = ("ServedWrites",)
@@ -42,12 +41,13 @@ WAIT_S_MAX: Final = 60.0
 HEARD_MAX: Final = 1024
 
 
-class ServedWrites(Party):
+class ServedWrites:
     """Takes the write requests of one route. Made by sharing a route with the variant `request`."""
 
     def __init__(
         self,
-        *parts: Any,
+        party: Party,
+        *,
         graph: Graph,
         route: Route[Any],
         fence: Fence | None,
@@ -56,18 +56,18 @@ class ServedWrites(Party):
         reject: Callable[[str, str], None],
         denied: Callable[[GrantDenied], None],
     ) -> None:
-        super().__init__(*parts)
+        self._party = party
         self._graph = graph
         self._route = route
         self._fence = fence
         self._book = book
         self._budgets = budgets
-        self._reject = reject
-        self._denied = denied
         self._taken = 0
         self._refused: Counter[str] = Counter()
         self._turn = asyncio.Lock()
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._reception = Reception(
+            party, FrameKind.WRITE, Write, self.take, jobs_max=WRITES_MAX, reject=reject, denied=denied
+        )
         self._subscription: Subscribed | None = None
         self.closed = False
 
@@ -81,36 +81,8 @@ class ServedWrites(Party):
 
         :raises GrantDenied: if the broker's permissions do not allow it
         """
-        subject = self._subjects.route_any_site("w", self._route.addr)
-        self._subscription = await self._transport.subscribe(subject, self._on_message)
-
-    def _on_message(self, message: Message) -> None:
-        try:
-            if not self._is_ours(message.data):
-                return
-            opened = self._open(message.data, message.subject)
-            if opened.header.kind != FrameKind.WRITE:
-                raise FrameRejected("kind", "not a write request")
-            write = decode(opened.body, Write)
-            if len(self._jobs) >= WRITES_MAX:
-                raise FrameRejected("limit", "too many write requests at once")
-            self._show(opened.sender, write.grants)
-        except FrameRejected as error:
-            self._reject(error.reason, message.subject)
-            return
-        job = asyncio.get_running_loop().create_task(self._answer(opened.sender, write, message.reply))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-
-    async def _answer(self, writer: Identity, write: Write, reply: str) -> None:
-        try:
-            answer = Answer(document=await self.take(writer, write))
-        except MeshfoldError as error:
-            answer = Answer.refusing(error)
-            if isinstance(error, GrantDenied):
-                self._denied(error)
-        if reply:
-            await self._transport.publish(reply, self._seal_answer(writer, answer))
+        subject = self._party.subjects.route_any_site("w", self._route.addr)
+        self._subscription = await self._party.transport.subscribe(subject, self._reception.take_ours)
 
     async def take(self, writer: Identity, write: Write) -> dict[str, Any]:
         """Publish the request on the local route and return the answer's document.
@@ -134,10 +106,10 @@ class ServedWrites(Party):
         return {"write": event.id, "state": state}
 
     def _permit(self, writer: Identity, write: Write) -> None:
-        if writer.tag != self._identity.tag:
+        if writer.tag != self._party.identity.tag:
             self._book.require(writer.tag, Action.WRITE_REQUEST, self._route.addr)
             decision = self._book.decide(writer.tag, Action.WRITE_REQUEST, self._route.addr)
-            now_ns = self._hlc.clock.now()[1]
+            now_ns = self._party.hlc.clock.now()[1]
             self._budgets.spend(decision, events=1, size_bytes=len(write.value), now_ns=now_ns)
         if write.schema != self._route.schema.id:
             raise SchemaMismatch(
@@ -198,7 +170,7 @@ class ServedWrites(Party):
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.close()
-        await end_jobs(self._jobs)
+        await self._reception.close()
 
 
 class _Heard:

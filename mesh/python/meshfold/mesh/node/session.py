@@ -42,6 +42,7 @@ from meshfold.mesh.node.key_desk import KeyDesk
 from meshfold.mesh.node.login_revoker import LoginRevoker
 from meshfold.mesh.node.members import HEARTBEAT_S, Directory
 from meshfold.mesh.node.membership import Membership
+from meshfold.mesh.node.party import Party
 from meshfold.mesh.node.queries import Asker, Responder
 from meshfold.mesh.node.remote_log import RemoteLog
 from meshfold.mesh.node.safety import Safety
@@ -104,7 +105,6 @@ class Session:
         self.context = context
         self.graph = graph
         self.enrolment = enrolment
-        self.identity = enrolment.identity
         self.loop = asyncio.get_running_loop()
         self.subjects = Subjects(context.cluster, context.site)
         self.hlc = HybridClock(SystemClock())
@@ -135,7 +135,7 @@ class Session:
             cluster, lambda: self.trust.issuers(self.hlc.now_ms()), self.hlc.now_ms, lambda: clock.now()[1]
         )
         self.voters = tuple(self.directory.admit(raw) for raw in enrolment.voters)
-        self.directory.admit(self.identity.raw)
+        self.directory.admit(enrolment.identity.raw)
         roots = frozenset({self.trust.grant_root})
         self.audit = AuditFile(enrolment.keys, self.hlc)
         self.budgets = Budgets()
@@ -147,17 +147,17 @@ class Session:
                 self.book.add(grant, self.hlc.now_ms())
             except FrameRejected as error:
                 self.problems.append(f"grant {grant.hash.hex()[:12]} does not hold: {error}")
-        self.keyring = Keyring(enrolment.keys, self.identity)
+        self.keyring = Keyring(enrolment.keys, enrolment.identity)
         self.sealer = Sealer(enrolment.keys, cluster, incarnation, self.keyring)
         self.transport = NatsTransport(
             self.context.url,
             name=self.name,
             login=self._login(enrolment),
-            inbox_prefix=self.subjects.inbox(self.identity.tag),
+            inbox_prefix=self.subjects.inbox(enrolment.identity.tag),
         )
         self.transport.on_event(self._on_event)
         self.safety = Safety(
-            self.identity,
+            enrolment.identity,
             enrolment.keys,
             self.keyring,
             self.directory,
@@ -185,46 +185,43 @@ class Session:
 
     def _build_talk(self, incarnation: bytes) -> None:
         """The parts that speak with other nodes."""
-        parts = (
-            self.identity,
+        self.party = Party(
+            self.enrolment.identity,
             self.transport,
             self.sealer,
             self.opener,
             self.directory,
             self.subjects,
             self.hlc,
-            lambda: self.policy_epoch,
-            lambda: [grant.raw for grant in self.grants.values()],
-            self._shown,
+            policy_epoch=lambda: self.policy_epoch,
+            grants=lambda: [grant.raw for grant in self.grants.values()],
+            show=self._shown,
         )
-        self._parts = parts
         self._served: dict[str, ServedWrites] = {}
-        self.asker = Asker(*parts)
-        self.writer = Writer(*parts, book=self.book, require=self._require, served=self._served)
+        self.asker = Asker(self.party)
+        self.writer = Writer(self.party, book=self.book, require=self._require, served=self._served)
         self.responder = Responder(
-            *parts, reject=self.reject, denied=self._denied, audited=self.audit_question
+            self.party, reject=self.reject, denied=self._denied, audited=self.audit_question
         )
         self.ask_voters = Voters(self.voters, self.identity, self.asker, self.responder)
         self.electorate = MeshElectorate(self.ask_voters)
         self.control_log = RemoteLog(self.ask_voters, self._log_status)
         self.heartbeats = Heartbeats(
-            self.identity,
-            self.transport,
-            self.sealer,
-            self.opener,
-            self.directory,
-            self.subjects,
-            self.hlc,
+            self.party,
             incarnation=incarnation,
             compose=self._compose,
             heard=self._heard,
             reject=self.reject,
-            policy_epoch=lambda: self.policy_epoch,
         )
 
     def _login(self, enrolment: Enrolment) -> Login:
         own = self.context.login or enrolment.store.login(self.subjects, self.hlc.now_ms)
         return own.over(self.context.tls) if self.context.tls is not None else own
+
+    @property
+    def identity(self) -> Identity:
+        """This node's newest."""
+        return self.party.identity
 
     @property
     def is_voter(self) -> bool:
@@ -401,9 +398,7 @@ class Session:
             if identity.node_pub != self.identity.node_pub:
                 raise FrameRejected("member", "another node's identity")
             self.enrolment.store.keep_identity(identity, str(document.get("narrow", "")))
-            self.identity = identity
-            for part in (self.asker, self.responder, self.heartbeats):
-                part.identify(identity)
+            self.party.identity = identity
         told = tuple(bytes.fromhex(str(one)) for one in document.get("voters", ()))
         known = {voter.node_pub for voter in self.voters}
         if told and told != self.enrolment.voters:
@@ -575,7 +570,7 @@ class Session:
                 check_request_route(route)
             return None
         served = ServedWrites(
-            *self._parts,
+            self.party,
             graph=self.graph,
             route=route,
             fence=fence,

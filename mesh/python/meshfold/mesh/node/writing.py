@@ -55,17 +55,18 @@ def check_request_route(r: Route[Any]) -> None:
         )
 
 
-class Writer(Party):
+class Writer:
     """Sends write requests."""
 
     def __init__(
         self,
-        *parts: Any,
+        party: Party,
+        *,
         book: GrantBook,
         require: Callable[[Action, Route[Any]], None],
         served: Mapping[str, ServedWrites],
     ) -> None:
-        super().__init__(*parts)
+        self._party = party
         self._book = book
         self._require = require
         self._served = served
@@ -98,7 +99,7 @@ class Writer(Party):
             schema=r.schema.id,
             value=data,
             wait_s=timeout_s * OWNER_SHARE,
-            grants=self._grants(),
+            grants=self._party.grants(),
             key=key,
             time=time,
             correlation=correlation,
@@ -107,15 +108,15 @@ class Writer(Party):
         )
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        served = self._served.get(r.address)
-        if served is not None and not served.closed and node in (None, self._identity.name):
-            return _read(await served.take(self._identity, write), self._identity)
+        party, served = self._party, self._served.get(r.address)
+        if served is not None and not served.closed and node in (None, party.identity.name):
+            return _read(await served.take(party.identity, write), party.identity)
         self._require(Action.WRITE_REQUEST, r)
         owner = await self._owner(r, node, end)
-        subject = self._subjects.route("w", r.addr)
-        box = self._seal(FrameKind.WRITE, owner, encode(write), subject)
-        message = await self._transport.request(subject, box, timeout_s=max(0.0, end - loop.time()))
-        return _read(self._open_answer(message.data, owner), owner)
+        subject = party.subjects.route("w", r.addr)
+        box = party.seal(FrameKind.WRITE, owner, encode(write), subject)
+        message = await party.transport.request(subject, box, timeout_s=max(0.0, end - loop.time()))
+        return _read(party.open_answer(message.data, owner), owner)
 
     async def _owner(self, r: Route[Any], node: str | None, end: float) -> Identity:
         """The one node alive that shares the route and may."""
@@ -139,9 +140,9 @@ class Writer(Party):
 
     def _owners(self, r: Route[Any]) -> list[Identity]:
         owners = []
-        for tag in self._directory.tags():
-            heartbeat, identity = self._directory.last(tag), self._directory.lookup(tag)
-            if heartbeat is None or identity is None or not self._directory.alive(tag):
+        for tag in self._party.directory.tags():
+            heartbeat, identity = self._party.directory.last(tag), self._party.directory.lookup(tag)
+            if heartbeat is None or identity is None or not self._party.directory.alive(tag):
                 continue
             shared = any(checkpoint.address == r.address for checkpoint in heartbeat.routes)
             if shared and self._book.decide(tag, Action.OWN, r.addr).allowed:
