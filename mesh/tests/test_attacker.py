@@ -318,7 +318,7 @@ def delivered(hub: Node) -> int:
 
 def refused(*nodes: Node) -> int:
     """Everything these nodes refused."""
-    return sum(sum(node.session.rejected.values()) for node in nodes)
+    return sum(sum(node.session.ledger.rejected.values()) for node in nodes)
 
 
 def state_of(node: Node) -> tuple[object, ...]:

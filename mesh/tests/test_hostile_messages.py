@@ -56,16 +56,19 @@ class Victim:
         """Each is counted once for that reason, nothing else moves, and traffic flows."""
         given = list(evils)
         assert len(given) >= VARIANTS
-        before, delivered = dict(self.hub.session.rejected), self.hub.read(SECRET).counters["delivered"]
+        before, delivered = (
+            dict(self.hub.session.ledger.rejected),
+            self.hub.read(SECRET).counters["delivered"],
+        )
         for evil in given:
             await self.write(evil)
         await self.hostile.barrier()
         wanted = before.get(reason, 0) + len(given)
         async with asyncio.timeout(WAIT_S):
-            while self.hub.session.rejected[reason] < wanted:  # noqa: ASYNC110 - the reader's own count
+            while self.hub.session.ledger.rejected[reason] < wanted:  # noqa: ASYNC110 - the reader's own count
                 await asyncio.sleep(0)
         await self.flows()
-        after = dict(self.hub.session.rejected)
+        after = dict(self.hub.session.ledger.rejected)
         assert after.pop(reason) == wanted, f"seed {self.seed}"
         before.pop(reason, None)
         assert after == before, f"another counter moved, seed {self.seed}"

@@ -69,12 +69,12 @@ async def test_hg20_a_writer_cannot_publish_as_the_owner(mesh: LocalMesh) -> Non
         edge.graph.publish(SECRET, "honest")
         await until(lambda: hub.graph.latest(SECRET) is not None and len(heard) > 0)
         assert all(message.data != b"forged" for message in heard)
-        assert any(row["action"] == "broker" for row in holder.session.refusals)
+        assert any(row["action"] == "broker" for row in holder.session.ledger.refusals)
 
 
 async def test_hg22_no_stream_or_consumer_can_be_made_or_read_around(mesh: LocalMesh) -> None:
     async with holding(mesh, Action.META_READ) as (_, _, holder):
-        before = len(holder.session.refusals)
+        before = len(holder.session.ledger.refusals)
         wanted = (
             "$JS.API.STREAM.CREATE.MF",
             "$JS.API.CONSUMER.CREATE.MF.stolen",
@@ -86,7 +86,7 @@ async def test_hg22_no_stream_or_consumer_can_be_made_or_read_around(mesh: Local
         for subject in wanted:
             await holder.session.transport.publish(subject, b"{}")
         await holder.session.transport.barrier()
-        await until(lambda: len(holder.session.refusals) >= before + len(wanted))
+        await until(lambda: len(holder.session.ledger.refusals) >= before + len(wanted))
 
 
 async def test_hg24_nobody_hears_the_inboxes_of_others(mesh: LocalMesh) -> None:
@@ -129,10 +129,10 @@ async def test_hg25_a_login_of_another_key_or_past_its_end_is_refused(mesh: Loca
 async def test_a_revoked_login_shrinks_at_once(mesh: LocalMesh) -> None:
     async with holding(mesh, Action.META_READ | Action.PAYLOAD_OPEN) as (hub, _, holder):
         await holder.read(SECRET).ready(WAIT_S)
-        (grant,) = holder.session.grants.values()
+        (grant,) = holder.session.upkeep.grants.values()
         async with mesh.node("operator") as operator:
             await operator.query("grant_revoke", node="hub", id=grant.hash.hex())
-        await until(lambda: not holder.session.grants)
+        await until(lambda: not holder.session.upkeep.grants)
         subject = holder.session.subjects.route_any_site("d", SECRET.addr)
         with pytest.raises(GrantDenied):
             async with asyncio.timeout(WAIT_S):

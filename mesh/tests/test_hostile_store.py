@@ -43,7 +43,7 @@ class Store:
 
     def rejected(self) -> dict[str, int]:
         """Refusals by reason."""
-        return dict(self.hub.session.rejected)
+        return dict(self.hub.session.ledger.rejected)
 
     async def api(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask the store; raises what it answers as an error."""

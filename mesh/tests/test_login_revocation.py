@@ -117,7 +117,7 @@ async def test_who_loses_its_last_grant_is_cut_off_at_the_server(mesh: LocalMesh
             # A new grant brings a new login.
             fresh = again(mesh, folder)
             await operator.query("grant_issue", node="hub", grant=fresh.raw.hex())
-            await until(lambda: not guest.session.transport.narrow and bool(guest.session.grants))
+            await until(lambda: not guest.session.transport.narrow and bool(guest.session.upkeep.grants))
         assert (folder.path / "login.jwt").read_text() != stolen
 
 
@@ -145,7 +145,7 @@ async def test_who_has_grants_left_goes_on_under_a_login_of_what_is_left(
             (first,) = await grants_of(operator, "guest")
             extra = again(mesh, folder)
             await operator.query("grant_issue", node="hub", grant=extra.raw.hex())
-            await until(lambda: extra.hash in guest.session.grants)
+            await until(lambda: extra.hash in guest.session.upkeep.grants)
             wide = (folder.path / "login.jwt").read_text()
             await guest.read(SECRET).ready(WAIT_S)
             await operator.query("grant_revoke", node="hub", id=first)
@@ -156,8 +156,8 @@ async def test_who_has_grants_left_goes_on_under_a_login_of_what_is_left(
             edge.graph.publish(SECRET, "still read")
             await until(lambda: bridge.counters["delivered"] > seen)
             assert bridge.counters["dropped"] == {}
-        assert hub.session.login_revoker is not None
-        assert hub.session.login_revoker.pushed >= 2
+        assert hub.session.duties.login_revoker is not None
+        assert hub.session.duties.login_revoker.pushed >= 2
 
 
 async def test_a_retired_node_gets_in_with_no_login_and_a_new_server_is_told(
@@ -175,7 +175,7 @@ async def test_a_retired_node_gets_in_with_no_login_and_a_new_server_is_told(
         with pytest.raises(GrantDenied, match="was retired"):
             async with Node.open("guest", context=folder.path / "context.json"):
                 pass
-        revoker: Any = hub.session.login_revoker
+        revoker: Any = hub.session.duties.login_revoker
         pushed = revoker.pushed
         mesh.restart_server()
         await until(lambda: revoker.pushed > pushed)

@@ -75,13 +75,13 @@ async def test_a_client_with_wide_permissions_reads_only_ciphertext_and_its_fram
             assert frames, "the tap saw no frame, so it proves nothing"
             assert all(CANARY.encode() not in message.data for message in seen)
             frame = frames[0]
-            before = dict(hub.session.rejected)
+            before = dict(hub.session.ledger.rejected)
             await hostile.publish(frame.subject, frame.data)
             altered = bytearray(frame.data)
             altered[rng.randrange(len(altered))] ^= 1 << rng.randrange(8)
             await hostile.publish(frame.subject, bytes(altered))
             await hostile.publish(frame.subject.replace(SECRET.address, OTHER.address), frame.data)
-            await until(lambda: sum(hub.session.rejected.values()) >= sum(before.values()) + 3)
+            await until(lambda: sum(hub.session.ledger.rejected.values()) >= sum(before.values()) + 3)
             edge.graph.publish(SECRET, "still flowing")
             await until(
                 lambda: (latest := hub.graph.latest(SECRET)) is not None and latest.value == "still flowing"

@@ -125,7 +125,7 @@ async def test_a_holder_passes_on_less_without_anybodys_help(mesh: LocalMesh) ->
             # Revoking the link above takes everything below with it.
             await operator.query("grant_revoke", node="hub", id=parent.hash.hex())
             assert not hub.session.book.decide(made.tag, Action.META_READ, FLOW.addr).allowed
-            await until(lambda: not reader.session.grants)
+            await until(lambda: not reader.session.upkeep.grants)
         explained = await operator.query(
             "explain", node="hub", route=FLOW.address, action="META_READ", who="outsider"
         )
@@ -174,7 +174,6 @@ async def test_hl7_the_same_node_twice_is_refused(mesh: LocalMesh) -> None:
 
 async def test_a_plain_restart_is_never_fenced(mesh: LocalMesh) -> None:
     async with mesh.node("hub") as hub:
-        await hub.session.settle()
         for number in range(4):
             node: Node = mesh.node("edge")
             await node.__aenter__()
@@ -190,7 +189,7 @@ async def test_a_plain_restart_is_never_fenced(mesh: LocalMesh) -> None:
 async def killed(node: Node) -> None:
     """As after SIGKILL: the connection ends, nothing is written, nothing is said."""
     session = node.session
-    for job in (session._upkeep_job, session.safety._job, session.heartbeats._job):
+    for job in (session.upkeep._job, session.safety._job, session.heartbeats._job):
         assert job is not None
         job.cancel()
     await session.transport.close(drain=False)

@@ -354,7 +354,7 @@ async def test_hk15_a_revoked_node_that_goes_on_to_listen_hears_ciphertext(mesh:
                 subject = reader.session.subjects.route_any_site("d", words.addr)
                 await listener.subscribe(subject, lambda message: heard.append(message.data))
                 await operator.query("grant_revoke", node="hub", id=grant.hash.hex())
-                await until(lambda: not reader.session.grants)
+                await until(lambda: not reader.session.upkeep.grants)
                 for number in range(100):
                     edge.graph.publish(words, f"{canary} {number}")
                     await until(lambda number=number: delivered(hub, words) == number + 2)  # type: ignore[misc]

@@ -73,7 +73,7 @@ async def test_m6_an_older_producer_on_another_node_is_upcast_on_the_reader(mesh
         assert [round(event.value.celsius) for event in events] == list(range(50))
         assert [event.seq for event in events] == list(range(made.first, made.last + 1))
         assert events[0].route.schema.id == V2.id
-        assert hub.session.rejected["schema"] == 0
+        assert hub.session.ledger.rejected["schema"] == 0
         flow = await hub.audit_flow()
     assert bridge.counters["delivered"] == 50
     assert flow["unexplained"] == 0
@@ -92,7 +92,7 @@ async def test_an_event_its_upcaster_refuses_is_counted_and_the_others_go_on(mes
         assert events[2].value == New(100.0)
         with pytest.raises(PayloadGone, match="upcast"):
             _ = events[1].value
-        assert hub.session.rejected["schema"] == 1
+        assert hub.session.ledger.rejected["schema"] == 1
 
 
 async def test_hs1_a_version_nobody_registered_is_refused_by_name(mesh: LocalMesh) -> None:
@@ -101,7 +101,7 @@ async def test_hs1_a_version_nobody_registered_is_refused_by_name(mesh: LocalMes
         with pytest.raises(SchemaMismatch, match="another schema"):
             await hub.read(thermo(V2)).ready(WAIT_S)
         edge.graph.publish(thermo(V1), Old(1.0))
-        await until(lambda: hub.session.rejected["schema"] > 0)
+        await until(lambda: hub.session.ledger.rejected["schema"] > 0)
         assert hub.graph.latest(thermo(V2)) is None
 
 
@@ -111,7 +111,7 @@ async def test_a_newer_producer_is_refused_by_an_older_reader(mesh: LocalMesh) -
         with pytest.raises(SchemaMismatch, match="thermo"):
             await hub.read(thermo(V1)).ready(WAIT_S)
         edge.graph.publish(thermo(V2), New(1.0))
-        await until(lambda: hub.session.rejected["schema"] > 0)
+        await until(lambda: hub.session.ledger.rejected["schema"] > 0)
         assert hub.graph.latest(thermo(V1)) is None
 
 

@@ -41,7 +41,7 @@ async def test_a_revocation_goes_when_its_grant_has_ended_and_not_before(mesh: L
         with pytest.raises(FrameRejected) as caught:
             Grant.parse(grants[0].raw).verify(
                 cluster=hub.session.context.cluster,
-                roots=frozenset({hub.session.trust.grant_root}),
+                roots=frozenset({hub.session.upkeep.trust.grant_root}),
                 now_ms=ends_ms + ENDED_MS,
             )
         assert caught.value.reason == "time"

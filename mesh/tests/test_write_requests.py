@@ -145,7 +145,7 @@ async def test_without_a_grant_neither_side_lets_it_through(mesh: LocalMesh) -> 
             "taken": 0,
             "refused": {"security.grant_denied": 1},
         }
-        assert edge.session.denials == 1
+        assert edge.session.ledger.denials == 1
 
 
 async def test_a_budget_is_kept_by_the_owner(mesh: LocalMesh) -> None:
@@ -169,7 +169,7 @@ async def test_a_replayed_altered_or_misplaced_request_writes_nothing(mesh: Loca
             await panel.request(LAMP.request, 0.25, timeout=WAIT_S)
             await until(lambda: seen)
             (frame,) = seen
-            before = sum(edge.session.rejected.values())
+            before = sum(edge.session.ledger.rejected.values())
             await hostile.publish(frame.subject, frame.data)
             altered = bytearray(frame.data)
             altered[-70] ^= 1
@@ -177,8 +177,8 @@ async def test_a_replayed_altered_or_misplaced_request_writes_nothing(mesh: Loca
             await hostile.publish(frame.subject.replace(LAMP.request.address, OPEN.address), frame.data)
             await hostile.publish(edge.session.subjects.node("q", edge.session.identity.tag), frame.data)
             await hostile.publish(frame.subject, b"\x00")
-            await until(lambda: sum(edge.session.rejected.values()) == before + 5)
-            assert edge.session.rejected["replay"] >= 1
+            await until(lambda: sum(edge.session.ledger.rejected.values()) == before + 5)
+            assert edge.session.ledger.rejected["replay"] >= 1
             assert edge.graph.published(LAMP.request) == 1
             assert edge.graph.published(OPEN) == 0
             assert (await panel.request(LAMP.request, 0.5, timeout=WAIT_S)).state == "reported"
@@ -272,7 +272,7 @@ async def test_two_owners_of_one_route_are_told_apart_by_name(mesh: LocalMesh) -
         answer = await hub.request(shared, True, timeout=WAIT_S, node="right")
         assert answer.owner == "right"
         assert [owner.graph.published(shared) for owner in owners] == [0, 1]
-        assert sum(owners[0].session.rejected.values()) == 0
+        assert sum(owners[0].session.ledger.rejected.values()) == 0
 
 
 def test_the_command_asks_the_owner_and_prints_what_became_of_it(

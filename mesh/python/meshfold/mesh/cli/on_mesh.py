@@ -43,7 +43,7 @@ async def _run(context: Context, work: Callable[[Any], Coroutine[Any, Any, Any]]
     name = context.member or OPERATOR
     # Commands are short and many, and nobody looks for their traces.
     async with Node(name, context, quiet=quiet, telemetry=TelemetrySettings()) as node:
-        if not node.session.grants:
+        if not node.session.upkeep.grants:
             raise GrantDenied(
                 f"{name} holds no grant in mesh {context.mesh}, so nobody answers it",
                 fix=f"ask its operator for: meshfold grant issue {name} ROUTE --action META_READ",

@@ -44,9 +44,9 @@ class Answers:
         ):
             session.responder.answers(command, getattr(self, command))
         answer_graph_queries(session)
-        session.responder.answers("granted", session.on_granted)
+        session.responder.answers("granted", session.upkeep.on_granted)
         session.responder.answers("audit", self.audit)
-        session.responder.answers("shredded", session.on_shredded)
+        session.responder.answers("shredded", session.upkeep.on_shredded)
 
     def _may(self, asker: Identity, action: Action, address: Address) -> bool:
         if asker.tag == self._session.identity.tag:
@@ -81,10 +81,10 @@ class Answers:
             "groups": [session.control.status(), *await session.control.desk.groups()]
             if session.control
             else [],
-            "problems": [*session.problems]
+            "problems": [*session.ledger.problems]
             + [f"{m['name']} is silent" for m in members if not m["alive"]]
-            + session.clones(),
-            "rejected": dict(session.rejected),
+            + session.presence.clones(),
+            "rejected": dict(session.ledger.rejected),
             "transport": dict(session.transport.counters()),
             "spans": session.recorder.counters(),
         }
@@ -97,9 +97,9 @@ class Answers:
             if not self._may(asker, Action.META_READ, route.addr):
                 continue
             direction = "local"
-            if route.address in session.outgoing:
+            if route.address in session.bridges.outgoing:
                 direction = "share"
-            elif route.address in session.incoming:
+            elif route.address in session.bridges.incoming:
                 direction = "read"
             rows.append(
                 {
@@ -118,9 +118,9 @@ class Answers:
         """The accounting equation of every route this node reads (S43); with `values`, their latest values as text, too."""
         self._require_any(asker)
         session = self._session
-        session.sweep()
+        session.presence.sweep()
         rows: list[dict[str, Any]] = []
-        for bridge in session.incoming.values():
+        for bridge in session.bridges.incoming.values():
             found = bridge.flow(session.name)
             if args.get("values") and self._may(asker, Action.PAYLOAD_OPEN, bridge.route.addr):
                 text = brief_event(bridge.latest())
@@ -241,7 +241,7 @@ class Answers:
     async def refusals(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """What this node was refused."""
         self._require_any(asker)
-        return {"refused": list(self._session.refusals)}
+        return {"refused": list(self._session.ledger.refusals)}
 
     async def explain(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Which grant and rule decides an action of a member on a route."""

@@ -36,7 +36,7 @@ def facts_of(session: Session) -> Facts:
         address = address_of(text)
         if address is None:
             return {}
-        bridge = session.outgoing.get(address.text) or session.incoming.get(address.text)
+        bridge = session.bridges.outgoing.get(address.text) or session.bridges.incoming.get(address.text)
         plain = bridge is not None and bridge.route.secrecy == "none"
         found: dict[str, Value] = {
             "messaging.destination.name": session.subjects.route("d", address),

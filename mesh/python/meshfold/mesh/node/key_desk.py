@@ -69,7 +69,7 @@ class KeyDesk:
         try:
             await self._control.keymaster.prune(self._session.hlc.now_ms())
         except MeshfoldError as error:
-            self._session.problems.append(f"ended revocations not left out: {error}")
+            self._session.ledger.problems.append(f"ended revocations not left out: {error}")
 
     async def _rotate_due(self) -> None:
         plan = self._control.keymaster.plan
@@ -84,7 +84,7 @@ class KeyDesk:
             try:
                 await self._control.keymaster.rotate(path)
             except MeshfoldError as error:
-                self._session.problems.append(f"{'.'.join(path) or '>'} not rotated: {error}")
+                self._session.ledger.problems.append(f"{'.'.join(path) or '>'} not rotated: {error}")
 
     async def _send_packet(self, tag: bytes, packet: bytes) -> None:
         if tag == self._session.identity.tag:
@@ -94,7 +94,7 @@ class KeyDesk:
 
     async def _tell(self, raw: bytes) -> None:
         session = self._session
-        if session.grants:
+        if session.upkeep.grants:
             # Our own first: this node seals and opens like everyone.
             session.safety.install(
                 self._control.keymaster.packet_for(

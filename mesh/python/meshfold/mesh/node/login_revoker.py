@@ -70,7 +70,7 @@ class LoginRevoker:
             try:
                 await self._revoke()
             except (MeshfoldError, OSError) as error:
-                self._session.problems.append(f"logins not revoked at the broker: {error}")
+                self._session.ledger.problems.append(f"logins not revoked at the broker: {error}")
 
     async def _revoke(self) -> None:
         revoked, now_s = self._control.policy.revoked, int(time.time())

@@ -172,7 +172,7 @@ class Node:
         :raises WiringError: for a contract that is not available, or a fence on a route that takes no requests
         """
         self._check_contract(contract)
-        return self._running().share(r, express, fence)
+        return self._running().bridges.share(r, express, fence)
 
     def read(self, r: Route[Any], *, contract: str | None = None, since: object = None) -> Bridge:
         """Bridge a route of another node into this graph: with PAYLOAD_OPEN whole, else its metadata only.
@@ -183,7 +183,7 @@ class Node:
         self._check_contract(contract or "at_most_once")
         if since is not None:
             raise WiringError("since= needs a durable route; this one is at_most_once", item=r.text)
-        return self._running().read(r)
+        return self._running().bridges.read(r)
 
     def request(
         self,

@@ -24,9 +24,10 @@ def vitals(session: Session, may_read: Callable[[str], bool] = lambda route: Tru
         "incarnation": session.graph.incarnation.hex(),
         "started_ms": session.started_ms,
         "connected": session.transport.connected,
-        "grants": len(session.grants),
+        "grants": len(session.upkeep.grants),
         "grants_expire_ms": min(
-            (link.not_after_ms for grant in session.grants.values() for link in grant.links), default=None
+            (link.not_after_ms for grant in session.upkeep.grants.values() for link in grant.links),
+            default=None,
         ),
         "echo_age_s": None if echo_s is None else round(echo_s, 3),
         "members": [
@@ -36,8 +37,8 @@ def vitals(session: Session, may_read: Callable[[str], bool] = lambda route: Tru
         ],
         "bridges": [row for row in _bridges(session) if may_read(row["route"])],
         "queues": [row for row in _queues(session) if may_read(row["route"])],
-        "rejected": dict(session.rejected),
-        "denials": session.denials,
+        "rejected": dict(session.ledger.rejected),
+        "denials": session.ledger.denials,
         "failures": session.graph.failures()[0],
         "transport": dict(session.transport.counters()),
         "spans": session.recorder.counters(),
@@ -47,7 +48,7 @@ def vitals(session: Session, may_read: Callable[[str], bool] = lambda route: Tru
 
 def _bridges(session: Session) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for out in session.outgoing.values():
+    for out in session.bridges.outgoing.values():
         counters = out.counters
         rows.append(
             {
@@ -63,7 +64,7 @@ def _bridges(session: Session) -> list[dict[str, Any]]:
                 "latency": None,
             }
         )
-    for into in session.incoming.values():
+    for into in session.bridges.incoming.values():
         counters = into.counters
         rows.append(
             {
