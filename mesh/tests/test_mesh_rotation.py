@@ -200,7 +200,7 @@ async def test_frames_whose_key_never_comes_are_lost_for_a_reason_that_is_named(
             async def silence() -> dict[str, Any]:
                 raise TransportTimeout("no voter answered", subject="", timeout_s=0.0)
 
-            monkeypatch.setattr(reader.session, "_ask_keys", silence)
+            monkeypatch.setattr(reader.session.upkeep, "_ask_keys", silence)
             with Load(edge) as load:
                 await until(lambda: delivered(reader) > 100)
                 await operator.query("key_rotate", node="hub", route="read.logical.edge.>")
