@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from meshfold.core import Event, Graph, Schema, mean, route
+from meshfold.core.flow import EdgeCounters
 
 THREADS: Final = 4
 #: One event in so many makes the raising observer raise.
@@ -44,6 +45,7 @@ class Outcome:
     raised: int = 0
     slow_delivered: int = 0
     slow_dropped: int = 0
+    slow_pending: int = 0
     operators: int = 0
     rss_warm_bytes: int = 0
     rss_max_bytes: int = 0
@@ -167,25 +169,28 @@ class Stress:
         outcome = self.outcome
         outcome.seconds = time.monotonic() - begun
         outcome.rss_end_bytes = resident_bytes()
-        _judge(self.graph, outcome, self.slow_edge.counters.dropped)
+        judge(self.graph, outcome, self.slow_edge.counters)
         for order in (self.inside, self.lossless, self.slow):
             order.complain(self.events, outcome.wrong)
-        outcome.slow_delivered = self.slow.count
         self.slow_edge.close()
         self.stream.close()
         return outcome
 
 
-def _judge(graph: Graph, outcome: Outcome, dropped: dict[str, int]) -> None:
+def judge(graph: Graph, outcome: Outcome, slow: EdgeCounters) -> None:
+    """Add what is wrong with numbers, failures, losses and memory; `slow` are the counters of the slow observer."""
     wrong, events = outcome.wrong, outcome.events
     outcome.raised = graph.failures()[0]
-    outcome.slow_dropped = sum(dropped.values())
+    outcome.slow_delivered, outcome.slow_pending = slow.delivered, slow.pending
+    outcome.slow_dropped = sum(slow.dropped.values())
     if graph.published(SOURCE) != events:
         wrong.append(f"{graph.published(SOURCE)} of {events} events were numbered")
     if outcome.raised != events // RAISES_EACH:
         wrong.append(f"{outcome.raised} failures counted, {events // RAISES_EACH} made")
-    if set(dropped) - {"overflow_oldest"}:
-        wrong.append(f"losses for other reasons: {dropped}")
+    if set(slow.dropped) - {"overflow_oldest"}:
+        wrong.append(f"losses for other reasons: {slow.dropped}")
+    if slow.offered != events:
+        wrong.append(f"the slow observer was offered {slow.offered} of {events} events")
     for edge in graph.edges():
         if edge.counters.unexplained:
             wrong.append(f"{edge.name}: {edge.counters.unexplained} events are unexplained")
