@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from meshfold._native import GraphBase
-from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.errors import WiringError
 from meshfold.core.expressions import Expr
 from meshfold.core.operator import Operator
 from meshfold.core.pipeline import Pipeline
-from meshfold.core.route import Route
+from meshfold.core.route import Route, require_same_schema
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
@@ -92,14 +92,7 @@ class Computing(GraphBase):
             raise WiringError(
                 f"{state_route.text} is no state route", fix="make it with plane='state'", item="plane"
             )
-        if source.schema.id != state_route.schema.id:
-            raise SchemaMismatch(
-                f"{source.text} carries {source.schema.name}, {state_route.text} carries {state_route.schema.name}",
-                fix="convert with pipe(source).map(...).into(state_route)",
-                route=state_route.text,
-                expected=state_route.schema.name,
-                found=source.schema.name,
-            )
+        require_same_schema(source, state_route, "convert with pipe(source).map(...).into(state_route)")
         pipe: Pipeline[T] = Pipeline(cast("Graph", self), source, replay=True, label="materialize")
         return pipe.into(state_route, name=f"materialize {state_route.text}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from meshfold.core.operator import operator_rows
@@ -16,7 +17,11 @@ _BOUNDARIES = ("await_ack", "next_epoch")
 
 
 def credit_cycles(graph: Graph) -> list[tuple[str, ...]]:
-    """The routes of each such loop, in its order; each loop once, beginning at the first of its routes by name."""
+    """Such loops, each once: its routes in their order, beginning at the first by name.
+
+    Loops may share routes, and there may be more of them than can be listed. Told is one for each step of a search that comes
+    back to where it passed: none is told if and only if there is none.
+    """
     ahead: dict[str, set[str]] = {}
 
     def leads(source: str, sink: str) -> None:
@@ -29,7 +34,7 @@ def credit_cycles(graph: Graph) -> list[tuple[str, ...]]:
         for sink in (*outputs, *(r for _, _, r in info.sides)):
             for source, _, _ in info.inputs:
                 leads(source.text, sink.text)
-    gates = {info.edge for info in graph.credit_snapshot() if info.gate}
+    gates = {info.edge for info in graph.edge_credit() if info.gate}
     for source, sink, number in graph.flows():
         # A queue that loses, coalesces or goes on on disk lets the others move.
         if number is None or number in gates:
@@ -38,31 +43,31 @@ def credit_cycles(graph: Graph) -> list[tuple[str, ...]]:
 
 
 def _cycles(ahead: dict[str, set[str]]) -> list[tuple[str, ...]]:
-    """One cycle for each route that the search comes back to."""
+    """One cycle for each step that leads back into the path under way; every route is entered once."""
     found: set[tuple[str, ...]] = set()
     done: set[str] = set()
     for start in sorted(ahead):
-        path: list[str] = []
-        stack: list[tuple[str, int]] = [(start, 0)]
-        while stack:
-            at, depth = stack.pop()
-            del path[depth:]
-            if at in path:
-                cycle = path[path.index(at) :]
-                first = cycle.index(min(cycle))
-                found.add((*cycle[first:], *cycle[:first]))
-            elif at not in done:
-                path.append(at)
-                stack += [(sink, len(path)) for sink in sorted(ahead.get(at, ()), reverse=True)]
-        done |= _reached(ahead, start)
+        # The path under way, each of its routes with those of its sinks that were not looked at yet.
+        circling = {} if start in done else {start: _sinks(ahead, start)}
+        while circling:
+            last = next(reversed(circling))
+            sink = next(circling[last], None)
+            if sink is None:
+                del circling[last]
+                done.add(last)
+            elif sink in circling:
+                found.add(_from_first([*circling], sink))
+            elif sink not in done:
+                circling[sink] = _sinks(ahead, sink)
     return sorted(found)
 
 
-def _reached(ahead: dict[str, set[str]], start: str) -> set[str]:
-    seen, open_ = {start}, [start]
-    while open_:
-        for sink in ahead.get(open_.pop(), ()):
-            if sink not in seen:
-                seen.add(sink)
-                open_.append(sink)
-    return seen
+def _sinks(ahead: dict[str, set[str]], source: str) -> Iterator[str]:
+    return iter(sorted(ahead.get(source, ())))
+
+
+def _from_first(path: list[str], back_to: str) -> tuple[str, ...]:
+    """The end of the path that is a loop, beginning at the first of its routes by name."""
+    cycle = path[path.index(back_to) :]
+    turn = cycle.index(min(cycle))
+    return (*cycle[turn:], *cycle[:turn])

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
 
 from meshfold._native import GraphBase
-from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.errors import WiringError
 from meshfold.core.operator import Operator
 from meshfold.core.pipeline import Pipeline
-from meshfold.core.route import Route
+from meshfold.core.route import Route, require_same_schema
 from meshfold.core.stage import Port, Stage
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Elements(GraphBase):
         :raises WiringError: with both or neither of `demand` and `immediate`, for an unknown overflow rule or a capacity
             that is not 1 to 1048576, or if it would close a cycle
         """
-        _same(source, sink)
+        require_same_schema(source, sink, "use one schema on both sides")
         if overflow not in _OVERFLOW:
             raise WiringError(
                 f"unknown overflow rule {overflow!r}",
@@ -105,7 +105,7 @@ class Elements(GraphBase):
         :param repeat: what a second pulse without a newer value does: nothing, or emit again, DELIVERY_DUPLICATED
         :raises WiringError: for an unknown `repeat`, or if it would close a cycle
         """
-        _same(source, sink)
+        require_same_schema(source, sink, "use one schema on both sides")
         if repeat not in ("once", "hold"):
             raise WiringError(f"unknown repeat {repeat!r}", fix="use 'once' or 'hold'", item="repeat")
         pipe: Pipeline[Any] = Pipeline(_whole(self), source, replay=replay_latest, label="resistor")
@@ -184,14 +184,3 @@ class RateMatchedSensor(Generic[T]):
 
 def _whole(graph: GraphBase) -> Graph:
     return cast("Graph", graph)
-
-
-def _same(source: Route[Any], sink: Route[Any]) -> None:
-    if source.schema.id != sink.schema.id:
-        raise SchemaMismatch(
-            f"{source.text} carries {source.schema.name}, {sink.text} carries {sink.schema.name}",
-            fix="use one schema on both sides",
-            route=sink.text,
-            expected=sink.schema.name,
-            found=source.schema.name,
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -37,12 +38,11 @@ class Failing(GraphBase):
     _own_failures: list[tuple[str, str]]
     _failure_count: int
     _failure_route: Route[Failure] | None
-    _failures_untold: int
 
     def begin_failures(self) -> None:
         """Begin with none."""
         self._own_failures, self._failure_count = [], 0
-        self._failure_route, self._failures_untold = None, 0
+        self._failure_route = None
 
     def failures(self) -> tuple[int, list[tuple[str, str]]]:
         """How often observers and operators failed, and the last of them as (name, error) (S4)."""
@@ -80,10 +80,9 @@ class Failing(GraphBase):
         told = self._failure_route
         if told is None or at == told.text:
             return
-        try:
+        # Where there is no room it stays in `failures()`, which counts it.
+        with contextlib.suppress(MeshfoldError):
             self.try_publish(told, Failure(name, at, error, self.failures()[0]))
-        except MeshfoldError:
-            self._failures_untold += 1
 
 
 def _tell(held: weakref.ref[Failing], name: str, at: str, error: str) -> None:

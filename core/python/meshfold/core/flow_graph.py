@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from meshfold._native import connections, credit_rows, mailbox_of
-from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.errors import WiringError
 from meshfold.core.mailbox import Mailbox, MailboxDescriptor, MailboxSnapshot, snapshot_of
 from meshfold.core.manifest.graph import Declared
 from meshfold.core.operator import operator_rows
@@ -21,7 +21,7 @@ from meshfold.core.policy import (
     builtin_policy,
     resolve,
 )
-from meshfold.core.route import Route
+from meshfold.core.route import Route, require_same_schema
 from meshfold.core.schema import Schema
 from meshfold.core.stream import Edge
 
@@ -70,14 +70,7 @@ class Flow(Declared):
         """
         into = sink.ingress if isinstance(sink, Mailbox) else sink
         out = source.ingress if isinstance(source, Mailbox) else source
-        if out.schema.id != into.schema.id:
-            raise SchemaMismatch(
-                f"{out.text} carries {out.schema.name}, {into.text} carries {into.schema.name}",
-                fix="convert with pipe(source).map(...).into(sink)",
-                route=into.text,
-                expected=into.schema.name,
-                found=out.schema.name,
-            )
+        require_same_schema(out, into, "convert with pipe(source).map(...).into(sink)")
         policy = self.resolve_flow(source, sink, flow)
         if isinstance(source, Mailbox):
             edge: Edge = source.connect(into)
@@ -296,9 +289,13 @@ class Flow(Declared):
         return snapshot_of(self._graph(), name, found[0], base)
 
     def credit_snapshot(self) -> list[CreditInfo]:
-        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections; and
-        the slots of windows, which the watermark gives back and which lose by their own rule when there are none.
+        """The credit of every edge, and the slots of windows: those the watermark gives back, and where there are none a
+        window loses by its own rule.
         """
+        return [*self.edge_credit(), *self._window_slots()]
+
+    def edge_credit(self) -> list[CreditInfo]:
+        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections."""
         names = {row[0]: row for row in self.edge_rows()}
         found: list[CreditInfo] = []
         for row in credit_rows(self):
@@ -322,7 +319,7 @@ class Flow(Declared):
                     rejected=row["rejected"],
                 )
             )
-        return [*found, *self._window_slots()]
+        return found
 
     def _window_slots(self) -> list[CreditInfo]:
         edges = {row[0]: row for row in self.node_rows()}
@@ -368,8 +365,7 @@ class Flow(Declared):
                 break
         else:
             raise WiringError(f"no edge has the number {number}", fix="see graph.edges()", item="edge")
-        credits = [info for info in self.credit_snapshot() if info.edge == number]
-        credit = next((info for info in credits if info.unit == "events"), None)
+        credit = next((info for info in self.edge_credit() if info.edge == number), None)
         flow = self._flow_edges.get(number)
         if flow is None:
             overflow = next((row["overflow"] for row in credit_rows(self) if row["edge"] == number), None)
@@ -378,7 +374,7 @@ class Flow(Declared):
 
     def flow_snapshot(self, r: Route[Any]) -> FlowSnapshot:
         """What holds a route up now."""
-        credits = {info.edge: info for info in self.credit_snapshot() if info.unit == "events"}
+        credits = {info.edge: info for info in self.edge_credit()}
         dropped: dict[str, int] = {}
         depth = blocked = 0
         for number, _, _, at, row, *_ in self.edge_rows():

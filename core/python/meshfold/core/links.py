@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from meshfold._native import GraphBase
-from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.errors import WiringError
 from meshfold.core.operator import Operator
 from meshfold.core.pipeline import Pipeline
 from meshfold.core.registry import CONTRACTS, Contract, Taint
-from meshfold.core.route import Route
+from meshfold.core.route import Route, require_same_schema
 
 if TYPE_CHECKING:
     from meshfold.core.graph import Graph
@@ -197,14 +197,7 @@ class Linked(GraphBase):
         :raises SchemaMismatch: if the schemas differ
         """
         over = self.link(link) if isinstance(link, str) else self.register_link(link)
-        if source.schema.id != sink.schema.id:
-            raise SchemaMismatch(
-                f"{source.text} carries {source.schema.name}, {sink.text} carries {sink.schema.name}",
-                fix="convert with pipe(source).map(...) before it",
-                route=sink.text,
-                expected=sink.schema.name,
-                found=source.schema.name,
-            )
+        require_same_schema(source, sink, "convert with pipe(source).map(...) before it")
         over.require(contract, source)
         pipe: Pipeline[T] = Pipeline(cast("Graph", self), source, label="bridge")
         title = name or f"{over.name}: {source.text} -> {sink.text}"

@@ -427,7 +427,7 @@ class MailboxSink(Edge):
 def snapshot_of(graph: Graph, name: str, descriptor: MailboxDescriptor, base: MailboxBase) -> MailboxSnapshot:
     """A mailbox now."""
     figures = base.figures()
-    credit = next(row for row in graph.credit_snapshot() if row.edge == base.edge)
+    credit = next(row for row in graph.edge_credit() if row.edge == base.edge)
     groups = tuple(
         GroupSnapshot(group, tuple(members), waiting, leased, *counts)
         for group, members, waiting, leased, counts in figures["groups"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from meshfold._native import RouteBase
 from meshfold.core.address import Address, escape_token
-from meshfold.core.errors import WiringError
+from meshfold.core.errors import SchemaMismatch, WiringError
 from meshfold.core.schema import Schema
 
-__all__ = ("Route", "Secrecy", "route")
+__all__ = ("Route", "Secrecy", "require_same_schema", "route")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -104,3 +104,19 @@ def route(
         )
     address = Address.of(owner, family, stream, plane=plane, layer=layer, variant=variant)
     return Route(address, schema, secrecy, shreddable)
+
+
+def require_same_schema(source: Route[Any], sink: Route[Any], fix: str) -> None:
+    """Return if what one route carries fits the other as it is.
+
+    :param fix: what to do about it if not
+    :raises SchemaMismatch: if the schemas differ, naming both
+    """
+    if source.schema.id != sink.schema.id:
+        raise SchemaMismatch(
+            f"{source.text} carries {source.schema.name}, {sink.text} carries {sink.schema.name}",
+            fix=fix,
+            route=sink.text,
+            expected=sink.schema.name,
+            found=source.schema.name,
+        )

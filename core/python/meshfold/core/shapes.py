@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from meshfold._native import GraphBase
-from meshfold.core.errors import SchemaMismatch, WiringError
+from meshfold.core.errors import WiringError
 from meshfold.core.operator import Operator
 from meshfold.core.pipeline import Pipeline
-from meshfold.core.route import Route
+from meshfold.core.route import Route, require_same_schema
 from meshfold.core.stage import Port, Stage
 from meshfold.core.stream import Edge
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 FanInOrder = Literal["timestamp", "priority", "partition", "unsafe"]
 Ack = Literal["all", "quorum"]
 
+_ONE_SCHEMA = "use one schema for the whole shape"
 #: Events that may wait in a merge unless told otherwise.
 BUDGET_EVENTS = 4096
 
@@ -84,7 +85,7 @@ class Shapes(GraphBase):
         """
         _some(sources, "sources")
         for source in sources:
-            _same(source, sink)
+            require_same_schema(source, sink, _ONE_SCHEMA)
         config = {"sources": len(sources), "order": order, "budget": budget, "wait_ns": int(wait * 1e9)}
         return self._merge("fan_in", config, sources, {} if late is None else {"late": late}).into(
             sink, name=name
@@ -127,7 +128,7 @@ class Shapes(GraphBase):
         """
         _some(sinks, "sinks")
         for sink in sinks:
-            _same(source, sink)
+            require_same_schema(source, sink, _ONE_SCHEMA)
         pipe: Pipeline[Any] = Pipeline(_whole(self), source, label="scatter")
         if callable(by):
             place = by
@@ -162,7 +163,7 @@ class Shapes(GraphBase):
         """
         _some(members, "members")
         for member in members:
-            _same(member, result)
+            require_same_schema(member, result, _ONE_SCHEMA)
         config = {
             "members": len(members),
             "threshold": threshold,
@@ -224,14 +225,3 @@ def _some(routes: Sequence[Route[Any]], what: str) -> None:
         raise WiringError(f"no {what}", fix="give at least one", item=what)
     if len({r.address for r in routes}) != len(routes):
         raise WiringError(f"a route stands twice among the {what}", fix="name each once", item=what)
-
-
-def _same(source: Route[Any], sink: Route[Any]) -> None:
-    if source.schema.id != sink.schema.id:
-        raise SchemaMismatch(
-            f"{source.text} carries {source.schema.name}, {sink.text} carries {sink.schema.name}",
-            fix="use one schema for the whole shape",
-            route=sink.text,
-            expected=sink.schema.name,
-            found=source.schema.name,
-        )
