@@ -10,7 +10,6 @@ skipped or expected to fail; nothing else can claim it.
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import tomllib
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parity import PLACES, ROOT, Test, doubtful, passed
+from parity import ROOT, Test, doubtful, passed, test_functions
 
 SOURCE, TARGET = ROOT / "docs/hostile.toml", ROOT / "docs/hostile.md"
 NAME = re.compile(r"test((?:_(?:and_|to_)?h[wgk]\d+)+)_")
@@ -56,13 +55,9 @@ def rows_of(name: str) -> list[str]:
 
 def tests(root: Path = ROOT) -> Iterator[Test]:
     """Every test of the repository that carries a row and always has to pass."""
-    for place in PLACES:
-        for path in sorted((root / place).rglob("test_*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    continue
-                if rows_of(node.name) and not doubtful(node):
-                    yield Test(node.name, path.relative_to(root).as_posix())
+    for path, node in test_functions(root):
+        if rows_of(node.name) and not doubtful(node):
+            yield Test(node.name, path.relative_to(root).as_posix())
 
 
 def table(source: dict[str, Any], found: list[Test]) -> dict[str, Row]:

@@ -37,7 +37,8 @@ HEADS = {
     "run.txt": "# What an installed meshfold imports, with the embedded server.",
     "build.txt": "# What building the two wheels needs.",
 }
-HOST = re.compile(r"https?://|^\s*(-i|--(extra-)?index-url|--find-links)\b", re.MULTILINE)
+#: An address, or any option but a hash: an option is what names an index.
+HOST = re.compile(r"://|^\s*-(?!-hash=)", re.MULTILINE)
 
 
 def normal(name: str) -> str:

@@ -28,6 +28,7 @@ PLACES = ("core", "security", "consensus", "mesh", "integration", "examples")
 #: Marks that say a test may not have held.
 DOUBTFUL = ("skip", "skipif", "xfail")
 TESTS_SHOWN_MAX = 3
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 HEAD = """# Parity, row by row
 
 What each promise of the systems that Meshfold follows is called here, and the tests that hold it. Written by `tools/parity.py` from `docs/parity.toml` and the names of
@@ -71,7 +72,7 @@ def rows_of(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", found[1])] if found else []
 
 
-def doubtful(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def doubtful(node: Function) -> bool:
     """Whether the test is marked as one that may not run or not pass."""
     marks = {
         part.attr
@@ -82,13 +83,21 @@ def doubtful(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return bool(marks & set(DOUBTFUL))
 
 
-def tests(root: Path = ROOT) -> Iterator[Test]:
-    """Every test of the repository that carries a row."""
+def test_functions(root: Path) -> Iterator[tuple[Path, Function]]:
+    """Every test of the repository in Python, with its file."""
     for place in PLACES:
         for path in sorted((root / place).rglob("test_*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and rows_of(node.name):
-                    yield Test(node.name, path.relative_to(root).as_posix(), not doubtful(node))
+                if isinstance(node, Function) and node.name.startswith("test_"):
+                    yield path, node
+
+
+def tests(root: Path = ROOT) -> Iterator[Test]:
+    """Every test of the repository that carries a row."""
+    for path, node in test_functions(root):
+        if rows_of(node.name):
+            yield Test(node.name, path.relative_to(root).as_posix(), not doubtful(node))
+    for place in PLACES:
         for path in sorted((root / place).rglob("tests/*.rs")):
             for name in RUST.findall(path.read_text(encoding="utf-8")):
                 yield Test(name, path.relative_to(root).as_posix())

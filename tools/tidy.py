@@ -221,6 +221,30 @@ def sleeps(root: Path, paths: list[Path]) -> Iterator[str]:
                 yield f"{path}:{node.lineno}: a test sleeps for {duration.value!r}"
 
 
+def abstract(root: Path, paths: list[Path]) -> Iterator[str]:
+    """A method that subclasses give is abstract: a class that lacks it is refused when it is made, and by the type checker."""
+    for path, tree in trees(root, paths):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Raise) or node.exc is None:
+                continue
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            if isinstance(raised, ast.Name) and raised.id == "NotImplementedError":
+                yield f"{path}:{node.lineno}: raises NotImplementedError, make it an @abstractmethod"
+
+
+def tools_named(root: Path, paths: list[Path]) -> Iterator[str]:
+    """tools/README.md has a row for every tool."""
+    told = root / "tools/README.md"
+    rows = told.read_text(encoding="utf-8") if told.is_file() else ""
+    for path in paths:
+        if (
+            path.parent.as_posix() == "tools"
+            and path.suffix in (".py", ".sh")
+            and f"| `{path.name}` |" not in rows
+        ):
+            yield f"tools/README.md: no row for {path.name}"
+
+
 def test_folders(root: Path, paths: list[Path]) -> Iterator[str]:
     """importlib mode: an __init__.py among tests makes two rooms' modules collide."""
     for path in paths:
@@ -261,6 +285,8 @@ CHECKS: tuple[Check, ...] = (
     readmes,
     words,
     sleeps,
+    abstract,
+    tools_named,
     test_folders,
     registry,
     examples,

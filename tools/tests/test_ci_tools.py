@@ -91,7 +91,7 @@ def test_requirement_lists_cover_what_is_declared() -> None:
 
 def test_missing_hash_and_host_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in lock.HEADS:
-        (tmp_path / name).write_text("--index-url https://example.invalid\nrich==15\n")
+        (tmp_path / name).write_text("-i somewhere\nrich==15\n")
     monkeypatch.setattr(lock, "FOLDER", tmp_path)
     found = "\n".join(lock.problems())
     assert "run.txt misses typer" in found

@@ -31,12 +31,12 @@ def test_what_is_missing_or_out_of_order_is_told() -> None:
     assert wrong == ["reader: 1 events out of order or missing", "reader: 2 of 3 events"]
 
 
-def judged(publish: int, slow: EdgeCounters, **figures: int) -> list[str]:
+def judged(publish: int, slow: EdgeCounters, grown_bytes: int = 0) -> list[str]:
     """What is wrong with a run of 2000 events of which so many were published."""
     graph = Graph()
     graph.observe(stress.SOURCE, stress.raises)
     graph.publish_many(stress.SOURCE, range(publish))
-    outcome = stress.Outcome(2000, **figures)
+    outcome = stress.Outcome(2000, rss_warm_bytes=2**20, rss_max_bytes=2**20 + grown_bytes)
     stress.judge(graph, outcome, slow)
     assert outcome.raised == publish // stress.RAISES_EACH
     return outcome.wrong
@@ -53,8 +53,7 @@ def test_a_loss_is_wrong_unless_the_queue_of_the_slow_observer_explains_it() -> 
 def test_a_failure_that_was_not_counted_a_missing_number_and_growing_memory_are_told() -> None:
     whole = EdgeCounters(2000, 2000, {}, 0, 0)
     assert judged(999, whole) == ["999 of 2000 events were numbered", "0 failures counted, 2 made"]
-    grown = {"rss_warm_bytes": 2**20, "rss_max_bytes": 2**20 + stress.GROWTH_BYTES_MAX + 1}
-    (memory,) = judged(2000, whole, **grown)
+    (memory,) = judged(2000, whole, stress.GROWTH_BYTES_MAX + 1)
     assert "memory grew by 16.0 MiB" in memory
 
 

@@ -70,6 +70,18 @@ def test_sleeping_tests_are_found(tmp_path: Path, call: str) -> None:
     )
 
 
+@pytest.mark.parametrize("raised", ["NotImplementedError", 'NotImplementedError("later")'])
+def test_methods_that_should_be_abstract_are_found(tmp_path: Path, raised: str) -> None:
+    assert found(tidy.abstract, tmp_path, "a.py", f"class A:\n    def f(self):\n        raise {raised}\n")
+    assert not found(tidy.abstract, tmp_path, "a.py", "def f():\n    raise ValueError\n")
+
+
+def test_a_tool_that_nobody_names_is_found(tmp_path: Path) -> None:
+    assert found(tidy.tools_named, tmp_path, "tools/a.py", "")
+    (tmp_path / "tools/README.md").write_text("| `a.py` | does |\n")
+    assert not found(tidy.tools_named, tmp_path, "tools/a.py", "")
+
+
 def test_missing_files_are_found(tmp_path: Path) -> None:
     assert len(list(tidy.typed(tmp_path, []))) == len(tidy.ROOMS) + 1
     assert len(list(tidy.readmes(tmp_path, []))) == len(tidy.WITH_README) + 1

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
 __all__ = ("Closing",)
 
 
-class Closing:
+class Closing(ABC):
     """A context manager that is closed at its end."""
 
     __slots__ = ()
 
+    @abstractmethod
     def close(self) -> None:
         """End it. Idempotent."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from abc import ABC, abstractmethod
 from typing import Final
 
 from meshfold.core.errors import KeyMissing
@@ -17,7 +18,7 @@ __all__ = ("Guarded",)
 _LIVE: Final[weakref.WeakSet[Guarded]] = weakref.WeakSet()
 
 
-class Guarded:
+class Guarded(ABC):
     """Holds secrets of one process. A child finds them erased; `check_fork` also holds where no hook ran."""
 
     def __init__(self) -> None:
@@ -36,9 +37,9 @@ class Guarded:
                 because="fork",
             )
 
+    @abstractmethod
     def erase(self) -> None:
         """Forget the secrets."""
-        raise NotImplementedError
 
 
 def _in_child() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, Protocol
 
@@ -33,7 +34,7 @@ class Requests(Protocol):
         ...
 
 
-class Bridge:
+class Bridge(ABC):
     """A route between this graph and the mesh. Made by `Node.share` and `Node.read`.
 
     Contract `at_most_once`: an event arrives once or never; order holds per (producer, incarnation); what is lost on
@@ -54,9 +55,9 @@ class Bridge:
         return self._state
 
     @property
+    @abstractmethod
     def counters(self) -> dict[str, Any]:
         """What went through, what was lost and why."""
-        raise NotImplementedError
 
     def ready(self, timeout: float = 5.0) -> Reply[Bridge]:
         """Wait until events move, or could: `await bridge.ready()`, or `.result()` outside the node's loop.
@@ -116,5 +117,5 @@ class Bridge:
         """End the bridge; what was taken from the graph is sent first. Idempotent."""
         return Reply(self._close(), self._loop)
 
-    async def _close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _close(self) -> None: ...
