@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshfold.core import Schema, route
-from meshfold.core.errors import FrameRejected, GrantDenied, TransportClosed
+from meshfold.core.errors import FrameRejected, GrantDenied, TransportClosed, TransportTimeout
 from meshfold.core.registry import Action
 from meshfold.mesh.broker import Permissions
 from meshfold.mesh.broker.jwt import _sign, key_text, mint_user
 from meshfold.mesh.cli.mesh_checks import Found, login_check
 from meshfold.mesh.enrolment import AuthorityFolder, MemberFolder
+from meshfold.mesh.enrolment.authority_folder import LOGIN_S_MAX
 from meshfold.mesh.enrolment.invites import Invites
 from meshfold.mesh.enrolment.joining import join
 from meshfold.mesh.local import LocalMesh
@@ -175,6 +178,8 @@ async def test_a_retired_node_gets_in_with_no_login_and_a_new_server_is_told(
         with pytest.raises(GrantDenied, match="was retired"):
             async with Node.open("guest", context=folder.path / "context.json"):
                 pass
+        ends_s = folder.enrolment().identity.not_after_ms // 1000
+        assert authority_of(mesh).retired == {folder.keys.login_pub: ends_s + 1}
         revoker: Any = hub.session.duties.login_revoker
         pushed = revoker.pushed
         mesh.restart_server()
@@ -229,3 +234,83 @@ async def test_hg25_a_bearers_login_is_refused_by_the_server_and_by_whoever_is_s
 def found_with(faults: tuple[str, ...]) -> Found:
     """What `doctor` judges, with these faults of the login."""
     return Found({}, 0, True, {}, (0, 0), (), None, faults)
+
+
+def refused_by(authority: AuthorityFolder, login_pub: bytes) -> int:
+    """Until when the account refuses a login's issues, in seconds since 1970; 0 where it does not name it."""
+    claims = authority.papers.account_jwt.split(".")[1]
+    document = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    return int(document["nats"].get("revocations", {}).get(key_text("user", login_pub), 0))
+
+
+def issued(jwt: str) -> int:
+    """When a login says it was issued."""
+    claims = jwt.split(".")[1]
+    return int(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["iat"])
+
+
+async def test_a_spared_login_is_refused_after_its_moment_even_where_no_server_took_the_account(
+    mesh: LocalMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh.node("hub") as hub, mesh.node("operator") as operator:
+        folder = await joined(mesh, tmp_path / "guest", (int(READING), SECRET.address))
+        (first,) = await grants_of(operator, "guest")
+        await operator.query("grant_issue", node="hub", grant=again(mesh, folder).raw.hex())
+        revoker: Any = hub.session.duties.login_revoker
+
+        async def nobody() -> None:
+            raise TransportTimeout("no server takes the account", subject="", timeout_s=0.0)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(revoker, "_push", nobody)
+            await operator.query("grant_revoke", node="hub", id=first)
+            await until(lambda: any("logins not revoked" in one for one in hub.session.ledger.problems))
+        assert refused_by(authority_of(mesh), folder.keys.login_pub) > 0
+        # When a server is back it is told.
+        wide = (folder.path / "login.jwt").read_text()
+        revoker.server_back()
+        await until_refused(lambda: client_of(mesh, folder, wide))
+
+
+async def test_a_login_that_an_earlier_life_spared_is_refused_from_the_next_start_on(
+    mesh: LocalMesh, tmp_path: Path
+) -> None:
+    async with mesh.node("hub"):
+        folder = await joined(mesh, tmp_path / "guest", (int(READING), SECRET.address))
+    authority, now_s = authority_of(mesh), int(time.time())
+    login_pub = folder.keys.login_pub
+    authority.revoke_logins(frozenset(), {login_pub: now_s}, now_s, spare=frozenset({login_pub}))
+    assert refused_by(authority_of(mesh), login_pub) == 0
+    wide = (folder.path / "login.jwt").read_text()
+    async with mesh.node("hub"):
+        await until_refused(lambda: client_of(mesh, folder, wide))
+        assert refused_by(authority_of(mesh), login_pub) == now_s
+
+
+def test_a_retired_key_is_named_until_its_identity_and_its_last_login_ended(mesh: LocalMesh) -> None:
+    authority = authority_of(mesh)
+    key, other = (Ed25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2))
+    now_s = int(time.time())
+    ends_s = now_s + 365 * 86_400
+    authority.revoke_logins(frozenset({key}), {other: now_s}, now_s, retired={key: ends_s})
+    for at_s in (now_s, now_s + LOGIN_S_MAX, ends_s):
+        authority.revoke_logins(frozenset({key}), {}, at_s)
+        assert refused_by(authority_of(mesh), key) > ends_s, "whenever it was issued"
+    assert refused_by(authority, other) == 0, "the logins of a revoked grant end within a day"
+    authority.revoke_logins(frozenset(), {}, ends_s + 1)
+    assert refused_by(authority, key) == 0
+    assert not authority_of(mesh).revokes_logins
+
+
+def test_no_login_of_a_retired_key_is_dated_after_what_is_refused(mesh: LocalMesh) -> None:
+    authority = authority_of(mesh)
+    key, other = (Ed25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2))
+    now_s = int(time.time())
+    authority.revoke_logins(frozenset(), {other: now_s + 5}, now_s, retired={key: now_s + 9})
+    for narrow in (False, True):
+        jwt = authority.mint_login(
+            key, name="gone", permissions=OPEN, expires_s=now_s + LOGIN_S_MAX, narrow=narrow
+        )
+        assert issued(jwt) <= refused_by(authority, key)
+    jwt = authority.mint_login(other, name="left", permissions=OPEN, expires_s=now_s + LOGIN_S_MAX)
+    assert issued(jwt) > refused_by(authority, other)

@@ -180,8 +180,8 @@ class GrantBook:
         because = reasons[0] if reasons else f"no grant with {action.name} covers {address.text}"
         return Decision(False, because), _NEVER_NS
 
-    def require(self, principal: bytes, action: Action, address: Address) -> None:
-        """Return if the action is allowed.
+    def require(self, principal: bytes, action: Action, address: Address) -> Decision:
+        """The decision, with the grant and its limits, if the action is allowed.
 
         :raises GrantDenied: naming principal, action, route and what would allow it
         :raises GrantExpired: if the grant that would allow it has expired
@@ -189,7 +189,7 @@ class GrantBook:
         """
         decision = self.decide(principal, action, address)
         if decision.allowed:
-            return
+            return decision
         identity = self._directory(principal)
         name = identity.name if identity is not None else principal.hex()
         kind: type[SecurityError] = GrantDenied

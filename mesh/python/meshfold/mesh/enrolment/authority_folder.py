@@ -37,6 +37,8 @@ SYSTEM_LOGIN_S: Final = 60
 #: Keys of the issuer, beside `account.key`, which mints users: what signs newer accounts, and what tells servers of them.
 OPERATOR_KEY: Final = "operator.key"
 SYSTEM_KEY: Final = "system.key"
+#: A retired node's logins are refused as if issued until then: seconds since 1970, far beyond any.
+FOR_GOOD_S: Final = 2**40
 #: Behind the name of a grant's file that was revoked.
 REVOKED_SUFFIX: Final = ".revoked"
 
@@ -101,6 +103,8 @@ class _Revoked(msgspec.Struct, forbid_unknown_fields=True):
     seen: list[str] = []
     #: login key in hex -> logins issued until then, seconds since 1970, are refused
     logins: dict[str, int] = {}
+    #: login key of a retired node in hex -> when the last of its logins ends: they are refused whenever they were issued
+    retired: dict[str, int] = {}
 
 
 class AuthorityFolder:
@@ -224,9 +228,12 @@ class AuthorityFolder:
     ) -> str:
         """Sign a login for the broker.
 
+        A login of a node that was retired is refused like its others.
+
         :param narrow: it only asks the voters, so it outlives a revocation of grants, and ends with its node
         """
         self._read_revoked()
+        # Issued after what a revocation names, which never is after what was refused for good.
         until_s = self._revoked.logins.get(login_pub.hex(), 0)
         return mint_user(
             self._signing_key,
@@ -246,7 +253,12 @@ class AuthorityFolder:
     @property
     def revokes_logins(self) -> bool:
         """Whether any login is revoked: a server that was started anew has to be told."""
-        return bool(self._revoked.logins)
+        return bool(self._revoked.logins or self._revoked.retired)
+
+    @property
+    def retired(self) -> dict[bytes, int]:
+        """Login keys of retired nodes, each with the time its last login ends, in seconds since 1970."""
+        return {bytes.fromhex(key): ends_s for key, ends_s in self._revoked.retired.items()}
 
     def revoke_logins(
         self,
@@ -254,29 +266,32 @@ class AuthorityFolder:
         logins: Mapping[bytes, int],
         now_s: int,
         *,
+        retired: Mapping[bytes, int] | None = None,
         spare: frozenset[bytes] = frozenset(),
     ) -> None:
         """Have the broker's papers refuse logins. On disk on return; whoever runs a server is told by `LoginRevoker`.
 
         :param revoked: everything the policy has revoked
         :param logins: login key -> logins issued until then (seconds since 1970) no longer count
+        :param retired: login key -> when the node's identity and last login end (seconds since 1970): refused till then
         :param spare: those of them whose old login the broker still takes for a moment
         """
-        known = {bytes.fromhex(key): until_s for key, until_s in self._revoked.logins.items()}
+        gone = self._revoked.retired | {key.hex(): ends_s for key, ends_s in (retired or {}).items()}
+        until = self._revoked.logins | {key.hex(): until_s for key, until_s in logins.items()}
         # What ended by itself since need not be named any more.
-        kept = {key: until_s for key, until_s in known.items() if until_s > now_s - 2 * LOGIN_S_MAX} | dict(
-            logins
-        )
         self._revoked = _Revoked(
-            sorted(one.hex() for one in revoked), {key.hex(): until_s for key, until_s in kept.items()}
+            sorted(one.hex() for one in revoked),
+            {key: until_s for key, until_s in until.items() if until_s > now_s - 2 * LOGIN_S_MAX},
+            {key: ends_s for key, ends_s in gone.items() if ends_s >= now_s},
         )
         write_private(self.path / "revoked.json", msgspec.json.encode(self._revoked))
         if not self.papers.system_jwt:
             return
         signing_pub = Ed25519PrivateKey.from_private_bytes(self._signing_key).public_key().public_bytes_raw()
-        named = {key: until_s for key, until_s in kept.items() if key not in spare}
+        named = self._revoked.logins | dict.fromkeys(self._revoked.retired, FOR_GOOD_S)
+        told = {key: until_s for text, until_s in named.items() if (key := bytes.fromhex(text)) not in spare}
         account_jwt = mint_account(
-            load_secret(self.path / "issuer" / OPERATOR_KEY), self.papers.account_pub, (signing_pub,), named
+            load_secret(self.path / "issuer" / OPERATOR_KEY), self.papers.account_pub, (signing_pub,), told
         )
         self.papers = replace(self.papers, account_jwt=account_jwt)
         _write_broker(self.path, self.papers)

@@ -1,8 +1,9 @@
 """Pushes revocation to the broker: whoever lost a grant is cut off there, and its login refused, before that ends by itself.
 
 The voter that holds the issuer does it. A login is named in the account's JWT by its key and a time: what was issued until
-then no longer counts. A node that has grants left gets a moment to fetch a login of what is left; one that was retired is
-refused for good. A server that was started anew has forgotten, and is told again.
+then no longer counts. A node that has grants left gets a moment to fetch a login of what is left, however that moment ends;
+one that was retired is refused until the last of its logins has ended. A server that was started anew has forgotten, and is
+told again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from meshfold.core.errors import MeshfoldError, TransportTimeout
 from meshfold.mesh.broker import account_update_subject
 from meshfold.mesh.enrolment import AuthorityFolder
+from meshfold.mesh.enrolment.authority_folder import LOGIN_S_MAX
 from meshfold.mesh.node.control import Control
 from meshfold.mesh.transport import NatsTransport
 from meshfold.security import Grant, Identity, PolicyRecord
@@ -33,8 +35,6 @@ RETRY_S: Final = 1.0
 TRIES_MAX: Final = 5
 ASK_S: Final = 5.0
 CLOSE_S: Final = 10.0
-#: A retired node's logins are refused whenever they were issued: seconds since 1970, far beyond any.
-FOR_GOOD_S: Final = 2**40
 
 
 class LoginRevoker:
@@ -46,6 +46,9 @@ class LoginRevoker:
         self._session = session
         self._wake = asyncio.Event()
         self._told = not authority.revokes_logins
+        if not self._told:
+            # An earlier life may have ended while it spared a login.
+            authority.revoke_logins(authority.revocations_seen, {}, int(time.time()))
         self._closing = asyncio.Event()
         #: times a server took the newer account
         self.pushed = 0
@@ -76,30 +79,31 @@ class LoginRevoker:
         revoked, now_s = self._control.policy.revoked, int(time.time())
         fresh = revoked - self._authority.revocations_seen
         if revoked != self._authority.revocations_seen:
-            logins: dict[bytes, int] = {}
-            spare: set[bytes] = set()
-            for holder in await self._holders(fresh):
-                retired = holder.node_pub in revoked
-                logins[holder.login_pub] = FOR_GOOD_S if retired else now_s
-                if not retired and self._session.book.grants_of(holder.tag):
-                    spare.add(holder.login_pub)
-            self._authority.revoke_logins(revoked, logins, now_s, spare=frozenset(spare))
-            # The word of the revocation goes first: whoever is cut off by it shall know why.
-            await self._pause(TOLD_S)
-            await self._session.transport.barrier()
-            await self._push()
-            if spare:
-                await self._pause(LEAD_S)
-                self._authority.revoke_logins(revoked, {}, now_s)
-                self._told = False
+            holders = await self._holders(fresh)
+            retired = {one.login_pub: _ends_s(one, now_s) for one in holders if one.node_pub in revoked}
+            logins = {one.login_pub: now_s for one in holders if one.node_pub not in revoked}
+            left = [one for one in holders if self._session.book.grants_of(one.tag)]
+            spare = frozenset(one.login_pub for one in left) & logins.keys()
+            self._authority.revoke_logins(revoked, logins, now_s, retired=retired, spare=spare)
+            self._told = False
+            try:
+                # The word of the revocation goes first: whoever is cut off by it shall know why.
+                await self._pause(TOLD_S)
+                await self._session.transport.barrier()
+                await self._push()
+                if spare:
+                    await self._pause(LEAD_S)
+            finally:
+                if spare:
+                    self._authority.revoke_logins(revoked, {}, now_s)
+                    self._told = False
         if not self._told:
             await self._push()
 
     async def _holders(self, fresh: frozenset[bytes]) -> list[Identity]:
         """Members that a revocation is about: their key, a grant of theirs, or a link above it."""
-        members = [
-            Identity.parse(one.value) for one in (await self._control.log.snapshot("member/")).values()
-        ]
+        noted = [Identity.parse(one.value) for one in (await self._control.log.snapshot("member/")).values()]
+        members = [self._session.directory.lookup(one.tag) or one for one in noted]
         concerned = {one.tag for one in members if one.node_pub in fresh}
         for saved in (await self._control.log.snapshot("grant/")).values():
             grant = Grant.parse(saved.value)
@@ -157,3 +161,8 @@ class LoginRevoker:
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
+
+
+def _ends_s(retired: Identity, now_s: int) -> int:
+    """When no login of a retired node holds any more, seconds since 1970: a narrow one lives as long as its identity."""
+    return max(retired.not_after_ms // 1000, now_s + LOGIN_S_MAX) + 1
