@@ -43,3 +43,13 @@ def test_a_node_that_loses_spans_fails(lost: str) -> None:
     found = spans_check({"hub": good, "edge": {**good, lost: 3}})
     assert not found["ok"]
     assert found["detail"].startswith("edge: ")
+    assert "receiver" in found["fix"]
+
+
+def test_where_nothing_is_sent_no_receiver_is_blamed_for_spans_that_were_dropped() -> None:
+    sending = {"recorded": 9, "exported": 9, "failed": 0, "dropped": 0}
+    alone = {"recorded": 9, "exported": 0, "failed": 0, "dropped": 3}
+    found = spans_check({"hub": sending, "edge": alone})
+    assert not found["ok"]
+    assert "receiver" not in found["fix"] and "OTEL_TRACES_SAMPLER" in found["fix"]
+    assert found["detail"] == "edge: 3 dropped"
