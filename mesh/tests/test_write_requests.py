@@ -32,7 +32,11 @@ from meshfold.mesh import Node
 from meshfold.mesh.cli import app as cli
 from meshfold.mesh.enrolment import AuthorityFolder, identity_of
 from meshfold.mesh.local import LocalMesh
-from meshfold.security import Capability, Caveat, CaveatKind
+from meshfold.mesh.node.served_writes import WAIT_S_MAX, ServedWrites
+from meshfold.mesh.node.writing import OWNER_SHARE
+from meshfold.mesh.records import Write
+from meshfold.mesh.transport.login import _claims
+from meshfold.security import Capability, Caveat, CaveatKind, Identity
 from test_mesh_attacks import wide_open
 
 WAIT_S = 30.0
@@ -184,6 +188,68 @@ async def test_a_replayed_altered_or_misplaced_request_writes_nothing(mesh: Loca
             assert (await panel.request(LAMP.request, 0.5, timeout=WAIT_S)).state == "reported"
         finally:
             await hostile.close()
+
+
+async def test_the_server_lets_an_answer_through_for_longer_than_an_owner_waits_for_a_device(
+    mesh: LocalMesh,
+) -> None:
+    async with writing(mesh) as (edge, _, _):
+        jwt = edge.session.enrolment.store.mint(
+            edge.session.identity,
+            edge.session.upkeep.grants.values(),
+            edge.session.subjects,
+            edge.session.hlc.now_ms(),
+        )
+        assert jwt is not None
+        rights = _claims(jwt)["nats"]["resp"]
+        assert rights["max"] == 1 and rights["ttl"] > WAIT_S_MAX * 1e9
+
+
+async def test_the_owner_has_its_part_of_the_time_that_is_left_when_it_is_found(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Write] = []
+    async with writing(mesh) as (edge, panel, shadow):
+        shadow.device(lambda value: value)
+        take = ServedWrites.take
+
+        async def noting(served: ServedWrites, writer: Identity, write: Write) -> dict[str, Any]:
+            asked.append(write)
+            return await take(served, writer, write)
+
+        monkeypatch.setattr(ServedWrites, "take", noting)
+        await edge.share(LAMP.request).close()
+        # Until a heartbeat says that it is closed, and while it is, the writer goes on to look for an owner.
+        await until(lambda: panel.session.writer._owners(LAMP.request) == [])
+        begun_s = time.monotonic()
+        request = asyncio.ensure_future(panel.request(LAMP.request, 0.5, timeout=WAIT_S))
+        await asyncio.sleep(0)
+        passed_s = time.monotonic() - begun_s
+        edge.share(LAMP.request)
+        assert (await request).state == "reported"
+    (write,) = asked
+    assert write.wait_s <= (WAIT_S - passed_s) * OWNER_SHARE
+
+
+@pytest.mark.parametrize("time_ns", [2**63, -(2**63) - 1, 2**64 - 1])
+async def test_a_time_beyond_64_bits_is_refused_on_both_sides_and_nothing_is_taken(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch, time_ns: int
+) -> None:
+    async with writing(mesh) as (edge, panel, shadow):
+        with pytest.raises(WiringError, match="64 bits"):
+            await panel.request(LAMP.request, 0.5, time=time_ns)
+        # One that skips its own check, as only an attacker does.
+        monkeypatch.setattr("meshfold.mesh.node.writing.TIME_NS_MAX", 2**70)
+        monkeypatch.setattr("meshfold.mesh.node.writing.TIME_NS_MIN", -(2**70))
+        before = edge.session.ledger.rejected["decode"]
+        with pytest.raises(TransportTimeout):
+            await panel.request(LAMP.request, 0.5, time=time_ns, timeout=1.0)
+        assert edge.session.ledger.rejected["decode"] == before + 1
+        assert edge.share(LAMP.request).counters["writes"] == {"taken": 0, "refused": {}}
+        with edge.graph.observe(LAMP.request, lambda event: shadow.acknowledge(event, accepted=True)):
+            assert (
+                await panel.request(LAMP.request, 0.5, time=2**63 - 1, timeout=WAIT_S)
+            ).state == "acknowledged"
 
 
 async def test_a_fence_refuses_a_former_leader_and_whoever_brings_no_token(

@@ -5,7 +5,7 @@ Unknown fields are refused: both ends of a mesh speak one version, and what is n
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from meshfold.core.errors import FrameRejected, MeshfoldError
@@ -14,6 +14,9 @@ __all__ = ("Answer", "Checkpoint", "Heartbeat", "Query", "Write", "decode", "enc
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+#: A time of an event is 64 bits with a sign.
+TIME_NS_MIN: Final = -(2**63)
+TIME_NS_MAX: Final = 2**63 - 1
 #: Body of the largest control frame: below the broker's message limit with room for header and seal.
 CONTROL_BYTES_MAX = 900 * 1024
 
@@ -78,7 +81,8 @@ class Write(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     wait_s: float
     grants: list[bytes] = []
     key: str | None = None
-    time: int | None = None
+    #: ns, as the engine takes it
+    time: Annotated[int, msgspec.Meta(ge=TIME_NS_MIN, le=TIME_NS_MAX)] | None = None
     correlation: str | None = None
     parents: list[str] = []
     #: `election:number` of the writer's leadership; empty: it claims none

@@ -27,6 +27,8 @@ __all__ = (
     "mint_user",
 )
 
+#: How long after a question the server lets its answer through; what is answered later is lost.
+RESPONSE_S: Final = 70
 _PREFIXES: Final = {"operator": 14 << 3, "account": 0, "user": 20 << 3}
 
 
@@ -192,7 +194,7 @@ def mint_user(
         if not allowed:
             rights[side] = {"deny": [">"]}
     if permissions.allow_responses:
-        rights["resp"] = {"max": 1, "ttl": 10_000_000_000}
+        rights["resp"] = {"max": 1, "ttl": RESPONSE_S * 1_000_000_000}
     if account_pub is not None:
         rights["issuer_account"] = key_text("account", account_pub)
     claims = {

@@ -215,7 +215,7 @@ class Node:
         :raises WouldBlock: if the owner has no credit for it; nothing was taken
         :raises FrameRejected: with reason `limit` beyond the grant's budget, else if the answer is not authentic
         :raises ConfigError: if several nodes share the route and none was named
-        :raises WiringError: if `r` is no request route, or has no fence for a token
+        :raises WiringError: if `r` is no request route, or has no fence for a token, or `time` more than 64 bits
         """
         writer = self._running().writer
         return self._reply(

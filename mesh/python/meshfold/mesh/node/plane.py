@@ -42,8 +42,8 @@ class MeshSight:
 
         :raises GrantDenied: naming action and route
         """
-        if not self.sees(action, r.addr):
-            decision = self._session.book.decide(self._asker.tag, action, r.addr)
+        decision = self._session.book.decide(self._asker.tag, action, r.addr)
+        if not self._own and not decision.allowed:
             raise self._denied(action, r.text, decision.because)
 
     def require_any(self, action: Action) -> None:

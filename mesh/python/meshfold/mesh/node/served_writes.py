@@ -26,6 +26,7 @@ from meshfold.core.errors import (
 )
 from meshfold.core.ports import Subscribed
 from meshfold.core.registry import Action, FrameKind
+from meshfold.mesh.broker.jwt import RESPONSE_S
 from meshfold.mesh.node.party import Party
 from meshfold.mesh.node.reception import Reception
 from meshfold.mesh.records import Write
@@ -35,8 +36,8 @@ __all__ = ("ServedWrites",)
 
 #: Requests of one route that a node works on at once; further ones are refused, counted as `limit`.
 WRITES_MAX: Final = 64
-#: Longest wait for what a device says.
-WAIT_S_MAX: Final = 60.0
+#: Longest wait for what a device says: the server has to let the answer through after it.
+WAIT_S_MAX: Final = RESPONSE_S - 10.0
 #: Answers of a device kept for one request; they are looked through from the newest.
 HEARD_MAX: Final = 1024
 
@@ -107,8 +108,7 @@ class ServedWrites:
 
     def _permit(self, writer: Identity, write: Write) -> None:
         if writer.tag != self._party.identity.tag:
-            self._book.require(writer.tag, Action.WRITE_REQUEST, self._route.addr)
-            decision = self._book.decide(writer.tag, Action.WRITE_REQUEST, self._route.addr)
+            decision = self._book.require(writer.tag, Action.WRITE_REQUEST, self._route.addr)
             now_ns = self._party.hlc.clock.now()[1]
             self._budgets.spend(decision, events=1, size_bytes=len(write.value), now_ns=now_ns)
         if write.schema != self._route.schema.id:

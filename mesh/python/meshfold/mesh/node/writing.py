@@ -14,8 +14,9 @@ from meshfold.core.registry import Action, FrameKind
 from meshfold.mesh.node.members import HEARTBEAT_S
 from meshfold.mesh.node.party import Party
 from meshfold.mesh.node.served_writes import ServedWrites
-from meshfold.mesh.records import Write, encode
+from meshfold.mesh.records import TIME_NS_MAX, TIME_NS_MIN, Write, encode
 from meshfold.security import GrantBook, Identity
+from msgspec import structs
 
 __all__ = ("WriteAnswer", "Writer", "check_request_route")
 
@@ -86,6 +87,8 @@ class Writer:
     ) -> WriteAnswer:
         """Ask the owner of `r`. See `Node.request`."""
         check_request_route(r)
+        if time is not None and not TIME_NS_MIN <= time <= TIME_NS_MAX:
+            raise WiringError(f"the time {time} ns has more than 64 bits", item="time")
         data = r.encode_value(value)
         if len(data) > VALUE_BYTES_MAX:
             raise TooLarge(
@@ -114,6 +117,8 @@ class Writer:
         self._require(Action.WRITE_REQUEST, r)
         owner = await self._owner(r, node, end)
         subject = party.subjects.route("w", r.addr)
+        # Finding the owner took of the time, too.
+        write = structs.replace(write, wait_s=max(0.0, end - loop.time()) * OWNER_SHARE)
         box = party.seal(FrameKind.WRITE, owner, encode(write), subject)
         message = await party.transport.request(subject, box, timeout_s=max(0.0, end - loop.time()))
         return _read(party.open_answer(message.data, owner), owner)
