@@ -15,6 +15,7 @@ from meshfold.core.registry import Action
 from meshfold.mesh import Node
 from meshfold.mesh.enrolment import AuthorityFolder, identity_of
 from meshfold.mesh.local import LocalMesh
+from meshfold.mesh.node.safety import WRAP_OVERLAP_S
 from meshfold.security import Capability, Grant, Keyring
 from meshfold.security.policy_keeper import FRESH_MS, GRACE_MS
 from test_mesh_attacks import wide_open
@@ -255,7 +256,9 @@ async def test_a_revoked_producer_is_refused_at_once_even_backdated(mesh: LocalM
         assert delivered(hub) == 1
 
 
-async def test_a_shredded_epoch_is_gone_at_voter_and_grantees(mesh: LocalMesh) -> None:
+async def test_a_shredded_epoch_is_gone_at_voter_and_grantees(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with mesh.node("hub") as hub, mesh.node("edge") as edge, mesh.node("operator") as operator:
         await edge.share(VAULT).ready(WAIT_S)
         await hub.read(VAULT).ready(WAIT_S)
@@ -274,6 +277,18 @@ async def test_a_shredded_epoch_is_gone_at_voter_and_grantees(mesh: LocalMesh) -
         # The route goes on under its next epoch, and queries to the new wrapping keys arrive.
         edge.graph.publish(VAULT, 8)
         await until(lambda: delivered(hub, VAULT) == 2)
+        assert (await operator.query("status", node="edge"))["name"] == "edge"
+        # What was sealed to the replaced keys opens for a while, and never after.
+        for node in (hub, edge):
+            safety, keys = node.session.safety, node.session.enrolment.keys
+            late_ms = safety.mono_ms() + int(WRAP_OVERLAP_S * 1000)
+            safety.tick()
+            assert len(keys.wrap_privates) == 2
+            with monkeypatch.context() as later:
+                later.setattr(safety, "mono_ms", lambda late_ms=late_ms: late_ms)
+                safety.tick()
+            (newest,) = keys.wrap_privates
+            assert newest.public_key().public_bytes_raw() == keys.wrap_pub
         assert (await operator.query("status", node="edge"))["name"] == "edge"
         with pytest.raises(WiringError, match="no epoch"):
             await operator.query("key_shred", node="hub", route=VAULT.address, epoch=99)

@@ -38,6 +38,8 @@ __all__ = ("Safety",)
 TICK_S: Final = 1.0
 #: Keys that are missing are asked for at most so often.
 ASK_AGAIN_S: Final = 0.25
+#: How long after a new wrapping key the one before it opens what was on its way: longer than any answer may take.
+WRAP_OVERLAP_S: Final = 120.0
 
 
 class Safety:
@@ -77,6 +79,8 @@ class Safety:
         self._audit = audit
         self._kept = False
         self._asked_ms = 0
+        #: when the wrapping key before the newest is forgotten; None: there is none
+        self._old_wrap_ends_ms: int | None = None
         self._job: asyncio.Task[None] | None = None
         self.opener: Opener | None = None
         self.park = Park()
@@ -136,8 +140,11 @@ class Safety:
             self.tick()
 
     def tick(self) -> None:
-        """Once a second: what was parked too long goes, windows are written."""
+        """Once a second: what was parked too long goes, as does a replaced wrapping key; windows are written."""
         self.park.expire(self.mono_ms())
+        if self._old_wrap_ends_ms is not None and self.mono_ms() >= self._old_wrap_ends_ms:
+            self._old_wrap_ends_ms = None
+            self._keys.drop_old_wrap()
         if self._kept and self.opener is not None:
             try:
                 self._memory.save_windows(self.opener.replay.save(clean=False))
@@ -211,6 +218,7 @@ class Safety:
         for name in fresh:
             self._keyring.forget(names[name].path, names[name].vector)
         self.wrap_record = self._memory.rotate_wrap(self._keys, self._identity.cluster).raw
+        self._old_wrap_ends_ms = self.mono_ms() + int(WRAP_OVERLAP_S * 1000)
         self._memory.note_shredded(fresh)
 
     def heard(self, sender: Identity, incarnation: bytes, heartbeat: Heartbeat, *, sees_us: bool) -> None:
