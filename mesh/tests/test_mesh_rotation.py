@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from meshfold.core import Schema, route
 from meshfold.core.errors import FrameRejected, KeyMissing, NoQuorum, TransportTimeout, WiringError
 from meshfold.core.ports import Message
@@ -18,6 +20,7 @@ from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node.safety import WRAP_OVERLAP_S
 from meshfold.security import Capability, Grant, Keyring
 from meshfold.security.policy_keeper import FRESH_MS, GRACE_MS
+from meshfold.security.wrap_record import WrapRecord
 from test_mesh_attacks import wide_open
 
 WAIT_S = 30.0
@@ -292,6 +295,41 @@ async def test_a_shredded_epoch_is_gone_at_voter_and_grantees(
         assert (await operator.query("status", node="edge"))["name"] == "edge"
         with pytest.raises(WiringError, match="no epoch"):
             await operator.query("key_shred", node="hub", route=VAULT.address, epoch=99)
+
+
+async def test_who_was_away_when_a_voter_replaced_its_wrapping_key_is_told_the_newer_one(
+    mesh: LocalMesh,
+) -> None:
+    async with mesh.node("hub") as hub, mesh.node("operator") as operator:
+        async with mesh.node("edge") as edge:
+            await edge.share(VAULT).ready(WAIT_S)
+        before = hub.session.identity.wrap_pub
+        await operator.query("key_shred", node="hub", route=VAULT.address, epoch=1, timeout=WAIT_S)
+        assert hub.session.enrolment.keys.wrap_pub != before
+    async with mesh.node("hub") as hub:
+        # In memory it has only the newest key now; edge knows the one of the voter's identity.
+        assert len(hub.session.enrolment.keys.wrap_privates) == 1
+        async with mesh.node("edge") as edge:
+            voter = edge.session.directory.lookup(hub.session.identity.tag)
+            assert voter is not None and voter.wrap_pub == hub.session.enrolment.keys.wrap_pub
+            assert edge.session.keyring.key_for("d", VAULT.addr, edge.session.hlc.now_ms())
+        assert hub.session.ledger.rejected["unwrap"] == 1
+
+
+async def test_a_node_that_opens_nothing_and_tells_no_newer_key_is_asked_once(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh.node("hub") as hub, mesh.node("edge") as edge:
+        record = WrapRecord.issue(hub.session.enrolment.keys, hub.session.context.cluster, 1)
+        monkeypatch.setattr(hub.session.safety, "wrap_record", record.raw)
+        directory, voter = edge.session.directory, hub.session.identity
+        directory.take_wrap(voter.tag, record.raw)
+        lost = X25519PrivateKey.generate().public_key().public_bytes_raw()
+        directory._identities[voter.tag] = replace(voter, wrap_pub=lost)
+        with pytest.raises(FrameRejected) as caught:
+            await edge.session.asker.ask(voter, "status", {}, WAIT_S)
+        assert caught.value.reason == "unwrap"
+        assert hub.session.ledger.rejected["unwrap"] == 1
 
 
 def mesh_store(hub: Node) -> Any:

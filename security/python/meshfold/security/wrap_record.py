@@ -13,9 +13,10 @@ from meshfold.core.errors import FrameRejected
 from meshfold.security.codec import Reader
 from meshfold.security.keys import NodeKeys, check_x25519_public, verify
 
-__all__ = ("WrapRecord",)
+__all__ = ("WRAP_MAGIC", "WrapRecord")
 
 DOMAIN: Final = b"ID1 wrap"
+WRAP_MAGIC: Final = b"WR"
 _FORM: Final = ">2sB16s32s32sI"
 
 
@@ -31,7 +32,7 @@ class WrapRecord:
     @classmethod
     def issue(cls, keys: NodeKeys, cluster: bytes, counter: int) -> WrapRecord:
         """Sign the node's present wrapping key."""
-        body = struct.pack(_FORM, b"WR", 1, cluster, keys.node_pub, keys.wrap_pub, counter)
+        body = struct.pack(_FORM, WRAP_MAGIC, 1, cluster, keys.node_pub, keys.wrap_pub, counter)
         return cls(keys.node_pub, keys.wrap_pub, counter, body + keys.sign(DOMAIN, body))
 
     @classmethod
@@ -44,8 +45,8 @@ class WrapRecord:
         magic, version, of_cluster, signer, wrap_pub, counter = reader.unpack(_FORM)
         signature = reader.take(64)
         reader.end()
-        if magic != b"WR" or version != 1:
-            raise FrameRejected("magic" if magic != b"WR" else "version", "not a wrapping key")
+        if magic != WRAP_MAGIC or version != 1:
+            raise FrameRejected("magic" if magic != WRAP_MAGIC else "version", "not a wrapping key")
         if of_cluster != cluster:
             raise FrameRejected("cluster", "a wrapping key of another mesh")
         if signer != node_pub:

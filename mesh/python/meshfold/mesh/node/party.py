@@ -3,10 +3,14 @@
 There is one `Party` in a session, and everyone who speaks holds it: a renewed identity reaches them all at once. A message
 in a box is the sender's ID1 record and the box (HPKE to the recipient, signed by the sender). The identity travels along
 because a node that was never heard of may speak: the record is checked against the pinned issuers before anything else.
+
+Who seals to a wrapping key that was replaced is told the newer one's record (WR1) in the clear, and asks again: it may have
+been away when the key was replaced, and heartbeats, which tell it, open only to who has keys already.
 """
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ from meshfold.mesh.node.members import Directory
 from meshfold.mesh.records import Answer, decode, encode
 from meshfold.mesh.subjects import Subjects
 from meshfold.security import Identity, Opener, Sealer
+from meshfold.security.wrap_record import WRAP_MAGIC
 
 __all__ = ("Party", "introduce", "introduced")
 
@@ -64,9 +69,12 @@ class Party:
     grants: Callable[[], list[bytes]]
     #: takes in the grants that another node shows
     show: Callable[[Identity, list[bytes]], None]
+    #: the record of our newest wrapping key; empty until the first was replaced
+    wrap: Callable[[], bytes]
 
     def seal(self, kind: FrameKind, recipient: Identity, body: bytes, subject: str) -> bytes:
-        """A box for one recipient, bound to the subject, behind our identity."""
+        """A box for one recipient, under its newest wrapping key that is known, bound to the subject, behind our identity."""
+        recipient = self.directory.lookup(recipient.tag) or recipient
         box = self.sealer.seal_box(
             kind, recipient, body, hlc=self.hlc.stamp(), policy_epoch=self.policy_epoch(), subject=subject
         )
@@ -88,18 +96,45 @@ class Party:
         self.hlc.witness(opened.header.hlc)
         return opened
 
+    async def ask(
+        self, kind: FrameKind, recipient: Identity, body: bytes, subject: str, timeout_s: float
+    ) -> dict[str, Any]:
+        """Send one node a box and return the document of its answer.
+
+        :raises TransportTimeout: if it does not answer in time
+        :raises MeshfoldError: the error it answered with, of the same class
+        :raises FrameRejected: if the answer is not authentic
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while True:
+            box = self.seal(kind, recipient, body, subject)
+            message = await self.transport.request(subject, box, timeout_s=max(0.0, end - loop.time()))
+            raw, answer = introduced(message.data)
+            if not answer.startswith(WRAP_MAGIC):
+                return self._open_answer(message.data, recipient)
+            # It could not open the box, so it has done nothing. Each turn needs a higher counter that it signed.
+            self._take_wrap(raw, answer, recipient)
+
+    def newer_wrap(self) -> bytes:
+        """What is answered to a box that no wrapping key of ours opens; empty if there was ever only one."""
+        wrap = self.wrap()
+        return introduce(self.identity, wrap) if wrap else b""
+
+    def _take_wrap(self, raw: bytes, wrap: bytes, of: Identity) -> None:
+        tag = self.directory.admit(raw).tag
+        if tag != of.tag:
+            raise FrameRejected("role", "another node answered")
+        before = self.directory.lookup(tag)
+        self.directory.take_wrap(tag, wrap)
+        if self.directory.lookup(tag) == before:
+            raise FrameRejected("unwrap", "it opens no box, and tells no newer wrapping key")
+
     def seal_answer(self, asker: Identity, answer: Answer) -> bytes:
         """A box with the answer to a question."""
-        # What it told meanwhile may have replaced its wrapping key.
-        asker = self.directory.lookup(asker.tag) or asker
         return self.seal(FrameKind.ANSWER, asker, encode(answer), f"{_ANSWER}.{asker.tag.hex()}")
 
-    def open_answer(self, data: bytes, expected: Identity) -> dict[str, Any]:
-        """The document of an answer.
-
-        :raises MeshfoldError: the error it says, of its own class
-        :raises FrameRejected: if it is not authentic, or another node's
-        """
+    def _open_answer(self, data: bytes, expected: Identity) -> dict[str, Any]:
         opened = self.open(data, f"{_ANSWER}.{self.identity.tag.hex()}")
         if opened.sender.tag != expected.tag:
             raise FrameRejected("role", "another node answered")

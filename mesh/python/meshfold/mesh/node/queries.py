@@ -40,9 +40,7 @@ class Asker:
         party = self._party
         subject = party.subjects.node("q", recipient.tag)
         query = encode(Query(command, args, party.grants()))
-        data = party.seal(FrameKind.QUERY, recipient, query, subject)
-        message = await party.transport.request(subject, data, timeout_s=timeout_s)
-        return party.open_answer(message.data, recipient)
+        return await party.ask(FrameKind.QUERY, recipient, query, subject, timeout_s)
 
 
 class Responder:

@@ -7,7 +7,7 @@ answered, an error by its code and text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from meshfold.core.errors import FrameRejected, GrantDenied, MeshfoldError
@@ -51,7 +51,7 @@ class Reception(Generic[Asked]):
         self._jobs: set[asyncio.Task[None]] = set()
 
     def take(self, message: Message) -> None:
-        """Begin to work on one message."""
+        """Begin to work on one message. What was sealed to a replaced wrapping key is answered with the newer one's record."""
         try:
             opened = self._party.open(message.data, message.subject)
             if opened.header.kind != self._kind:
@@ -62,8 +62,14 @@ class Reception(Generic[Asked]):
             self._party.show(opened.sender, asked.grants)
         except FrameRejected as error:
             self._reject(error.reason, message.subject)
+            newer = self._party.newer_wrap() if error.reason == "unwrap" else b""
+            if newer and message.reply and len(self._jobs) < self._jobs_max:
+                self._begin(self._party.transport.publish(message.reply, newer))
             return
-        job = asyncio.get_running_loop().create_task(self._answer(opened.sender, asked, message.reply))
+        self._begin(self._answer(opened.sender, asked, message.reply))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.get_running_loop().create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 

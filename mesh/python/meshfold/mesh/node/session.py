@@ -159,6 +159,7 @@ class Session:
             policy_epoch=lambda: self.policy_epoch,
             grants=lambda: [grant.raw for grant in self.upkeep.grants.values()],
             show=self.presence.shown,
+            wrap=lambda: self.safety.wrap_record,
         )
         self.asker = Asker(self.party)
         self.writer = Writer(

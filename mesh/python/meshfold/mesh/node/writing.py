@@ -118,10 +118,9 @@ class Writer:
         owner = await self._owner(r, node, end)
         subject = party.subjects.route("w", r.addr)
         # Finding the owner took of the time, too.
-        write = structs.replace(write, wait_s=max(0.0, end - loop.time()) * OWNER_SHARE)
-        box = party.seal(FrameKind.WRITE, owner, encode(write), subject)
-        message = await party.transport.request(subject, box, timeout_s=max(0.0, end - loop.time()))
-        return _read(party.open_answer(message.data, owner), owner)
+        left_s = max(0.0, end - loop.time())
+        body = encode(structs.replace(write, wait_s=left_s * OWNER_SHARE))
+        return _read(await party.ask(FrameKind.WRITE, owner, body, subject, left_s), owner)
 
     async def _owner(self, r: Route[Any], node: str | None, end: float) -> Identity:
         """The one node alive that shares the route and may."""
