@@ -435,6 +435,16 @@ impl GraphBase {
         Ok(self.state().engine.available(index))
     }
 
+    /// What readers that hold producers up still take: (events, bytes where they are counted); None where none does.
+    fn window_for(
+        &self,
+        py: Python<'_>,
+        r: &Bound<'_, RouteBase>,
+    ) -> PyResult<Option<(usize, Option<usize>)>> {
+        let index = self.index(py, r)?;
+        Ok(self.state().engine.window(index))
+    }
+
     /// Now, in ns of the graph's clock.
     fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
         self.now(py)

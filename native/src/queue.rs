@@ -78,24 +78,37 @@ impl Queue {
     }
 
     /// Take one batch and encode it; None if nothing waits.
-    fn drain(&self, py: Python<'_>, max_events: usize, max_bytes: usize) -> Option<Batch> {
+    fn drain(
+        &self,
+        py: Python<'_>,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> PyResult<Option<Batch>> {
         let graph = self.graph.get();
-        let (taken, traced) = {
+        let (taken, traced, gate) = {
             let engine = &mut graph.state().engine;
-            let ring = engine.ring(self.edge)?;
-            (
-                ring.take_batch(max_events, max_bytes),
-                engine.tracer.is_on(),
-            )
+            let gate = engine
+                .edge(self.edge)
+                .is_some_and(meshfold_core::engine::Edge::is_gate);
+            let Some(ring) = engine.ring(self.edge) else {
+                return Ok(None);
+            };
+            let taken = ring.take_batch(max_events, max_bytes);
+            (taken, engine.tracer.is_on(), gate)
         };
+        if gate && !taken.is_empty() {
+            graph.let_on(py)?;
+        }
         let spans = if traced {
             graph.bridge_spans(py, &taken)
         } else {
             Vec::new()
         };
-        let (first, last) = (taken.first()?, taken.last()?);
+        let (Some(first), Some(last)) = (taken.first(), taken.last()) else {
+            return Ok(None);
+        };
         let (meta, payload) = py.detach(|| batch::encode(&taken));
-        Some(Batch {
+        Ok(Some(Batch {
             count: taken.len(),
             first_seq: first.seq,
             last_seq: last.seq,
@@ -108,7 +121,7 @@ impl Queue {
                 .any(|event| event.taints & TRUST_MIXED_SOURCES != 0),
             sampled: spans.len(),
             spans: Mutex::new(spans),
-        })
+        }))
     }
 
     /// Wait without the interpreter lock until something is there, for at most `timeout` seconds; whether it is.

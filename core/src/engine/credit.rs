@@ -113,7 +113,7 @@ impl super::Edge {
     }
 
     /// Whether it holds producers up.
-    pub(crate) fn is_gate(&self) -> bool {
+    pub fn is_gate(&self) -> bool {
         !matches!(self.window(), Window::None)
     }
 
@@ -212,6 +212,25 @@ impl Engine {
             }
         }
         least
+    }
+
+    /// What readers that hold producers of a route up still take: (events, bytes where they are counted); None where
+    /// none does.
+    pub fn window(&mut self, route: usize) -> Option<(usize, Option<usize>)> {
+        if self.gates == 0 {
+            return None;
+        }
+        let gates = self.gates_of(route);
+        let rows = gates.iter().filter_map(|gate| self.credit_of(*gate));
+        rows.map(|row| (row.available, row.available_bytes)).reduce(
+            |(events, bytes), (more, far)| {
+                let least = match (bytes, far) {
+                    (Some(one), Some(other)) => Some(one.min(other)),
+                    (one, other) => one.or(other),
+                };
+                (events.min(more), least)
+            },
+        )
     }
 
     /// Edges whose credit a publish on a route spends: those it reaches without a boundary in between.

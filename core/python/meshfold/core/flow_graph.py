@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -16,6 +16,7 @@ from meshfold.core.policy import (
     CREDIT_CLASSES,
     CreditInfo,
     EdgeDescription,
+    FarReader,
     FlowPolicy,
     FlowSnapshot,
     builtin_policy,
@@ -33,6 +34,8 @@ __all__ = ("Flow",)
 T = TypeVar("T")
 #: Stages that keep values by event time, in slots.
 _WINDOWS: Final = ("window_time", "window_session")
+#: Who gives credit back, by the label of an edge.
+_AUTHORITIES: Final = {"mailbox": "mailbox", "tap": "bridge"}
 
 
 class Flow(Declared):
@@ -45,6 +48,8 @@ class Flow(Declared):
     #: by edge: what `connect` was told of it, and of queued connections where they lead
     _flow_given: dict[int, FlowPolicy]
     _queued_edges: dict[int, tuple[Route[Any], Route[Any]]]
+    #: by edge of a tap: what tells the credit of readers on other nodes
+    _far: dict[int, Callable[[], Iterable[FarReader]]]
     #: by edge of a mailbox: what it is connected to, by member
     _mail_sinks: dict[int, dict[str, Route[Any]]]
     #: by name: what it is and its edge. Not the object, which holds the graph where no garbage collector sees it.
@@ -54,7 +59,7 @@ class Flow(Declared):
         """Begin with nothing configured."""
         self._flow_default = None
         self._flow_sources, self._flow_sinks, self._flow_edges, self._mailboxes = {}, {}, {}, {}
-        self._flow_given, self._queued_edges, self._mail_sinks = {}, {}, {}
+        self._flow_given, self._queued_edges, self._mail_sinks, self._far = {}, {}, {}, {}
 
     def connect(
         self, source: Route[T] | Mailbox[T], sink: Route[T] | Mailbox[T], *, flow: FlowPolicy | None = None
@@ -162,7 +167,13 @@ class Flow(Declared):
     def detach(self, edge: int) -> None:
         """Take an edge or an operator off. Idempotent."""
         super().detach(edge)
-        for known in (self._flow_given, self._queued_edges, self._mail_sinks, self._flow_edges):
+        for known in (
+            self._flow_given,
+            self._queued_edges,
+            self._mail_sinks,
+            self._flow_edges,
+            self._far,
+        ):
             known.pop(edge, None)
 
     def mailboxes(self) -> list[str]:
@@ -288,14 +299,44 @@ class Flow(Declared):
             raise WiringError(f"no mailbox is named {name}", fix="make it with graph.mailbox", item=name)
         return snapshot_of(self._graph(), name, found[0], base)
 
+    def note_far(self, edge: int, call: Callable[[], Iterable[FarReader]]) -> None:
+        """Ask this for the credit of readers on other nodes behind a tap, until its edge is taken off."""
+        self._far[edge] = call
+
     def credit_snapshot(self) -> list[CreditInfo]:
-        """The credit of every edge, and the slots of windows: those the watermark gives back, and where there are none a
-        window loses by its own rule.
+        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections; of
+        readers on other nodes that hold a route up; and the slots of windows, which the watermark gives back and which
+        lose by their own rule when there are none.
         """
-        return [*self.edge_credit(), *self._window_slots()]
+        edges = self.edge_credit()
+        return [*edges, *self._far_credit({info.edge: info for info in edges}), *self._window_slots()]
+
+    def _far_credit(self, taps: Mapping[int, CreditInfo]) -> list[CreditInfo]:
+        return [
+            CreditInfo(
+                edge=number,
+                name=reader.name,
+                route=taps[number].route,
+                authority="reader",
+                capacity=reader.window,
+                available=reader.available,
+                bytes_max=None,
+                available_bytes=reader.available_bytes,
+                gate=taps[number].gate,
+                granted=reader.granted,
+                spent=reader.granted - reader.available,
+                on_the_way=reader.on_the_way,
+                waiting=0,
+                waits=reader.waits,
+                rejected=0,
+            )
+            for number, call in list(self._far.items())
+            if number in taps
+            for reader in call()
+        ]
 
     def edge_credit(self) -> list[CreditInfo]:
-        """The credit of every edge that has a window: streams, queued observers, taps, mailboxes, queued connections."""
+        """The credit of every edge of this graph that has a window."""
         names = {row[0]: row for row in self.edge_rows()}
         found: list[CreditInfo] = []
         for row in credit_rows(self):
@@ -305,7 +346,7 @@ class Flow(Declared):
                     edge=row["edge"],
                     name=name,
                     route=r.text,
-                    authority="mailbox" if label == "mailbox" else "consumer",
+                    authority=_AUTHORITIES.get(label, "consumer"),
                     capacity=row["capacity"],
                     available=row["available"],
                     bytes_max=row["bytes_max"],
@@ -389,7 +430,9 @@ class Flow(Declared):
             [self._flow_sinks.get(r), self._flow_sources.get(r), self._flow_default, builtin_policy(r)]
         )
         lane = CREDIT_CLASSES[builtin_policy(r).credit_class or "default"].lane
-        return FlowSnapshot(r.text, self.room_for(r), blocked, dropped, depth, lane, policy)
+        far = [info.available for info in self._far_credit(credits) if info.route == r.text]
+        leaving = min(far, default=None)
+        return FlowSnapshot(r.text, self.room_for(r), blocked, dropped, depth, lane, policy, leaving)
 
     def _graph(self) -> Graph:
         return cast("Graph", self)

@@ -32,6 +32,7 @@ from meshfold.core.middleware import Layer, Middleware
 from meshfold.core.operator import OperatorInfo, operator_rows
 from meshfold.core.parts import Part
 from meshfold.core.payload_graph import Payloads
+from meshfold.core.policy import FlowPolicy
 from meshfold.core.ports import Clock
 from meshfold.core.replay import Replayed, replay
 from meshfold.core.route import Route
@@ -228,18 +229,27 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
         self.retain(r, history, max_bytes, None if max_age is None else int(max_age * 1e9))
 
     def tap(
-        self, r: Route[Any], *, capacity: int = 65_536, on_ready: Callable[[], object] | None = None
+        self,
+        r: Route[Any],
+        *,
+        capacity: int = 65_536,
+        flow: FlowPolicy | None = None,
+        on_ready: Callable[[], object] | None = None,
     ) -> Tap:
         """Attach the sending end of a bridge: a bounded ring drained as encoded batches.
 
+        :param flow: its `overflow` says what a full one does, `drop_oldest` if nothing; `block` and `reject_write` hold
+            producers up, unless its `backpressure` is `isolate`: then what is new goes
         :param on_ready: called from the publishing thread when the ring goes from empty to non-empty; must be cheap
-        :raises WiringError: for an ephemeral route, which is private (S42)
+        :raises WiringError: for an ephemeral route, which is private (S42), or an unknown overflow rule
         """
         if r.addr.layer == "ephemeral":
             raise WiringError(f"{r.text} is private", fix="promote what others may see", item=r.text)
         queue = self.attach_queue(
-            r, f"tap {r.text}", "tap", _positive(capacity), "drop_oldest", False, on_ready
+            r, f"tap {r.text}", "tap", _positive(capacity), _tap_rule(flow), False, on_ready
         )
+        if flow is not None:
+            self._flow_edges[queue.edge] = flow
         return Tap(self, queue)
 
     def inlet(self, r: Route[Any], *, name: str = "bridge") -> Inlet:
@@ -413,6 +423,14 @@ def _rule(overflow: str) -> str:
             f"unknown overflow rule {overflow!r}", fix=f"use one of {', '.join(rules)}", item="overflow"
         )
     return overflow
+
+
+def _tap_rule(flow: FlowPolicy | None) -> str:
+    """The overflow rule of a ring by its policy."""
+    overflow = (flow.overflow if flow is not None else None) or "drop_oldest"
+    if flow is not None and flow.backpressure == "isolate" and overflow in ("block", "reject_write"):
+        return "drop_newest"
+    return _rule("reject" if overflow == "reject_write" else overflow)
 
 
 def _in_loop(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -127,6 +127,28 @@ class Inlet:
         """Events that may be pushed now without waiting here: what a bridge tells the other side (S7)."""
         return max(0, self._graph.room_for(self._route) - self.held)
 
+    def window(self) -> tuple[int, int | None] | None:
+        """What a producer may send on top of what came, without waiting here: (events, payload bytes where they count).
+
+        None: no reader of this graph holds producers up.
+        """
+        with self._lock:
+            found = self._graph.window_for(self._route)
+            if found is None:
+                return None
+            events, size = found
+            held = sum(len(batch[1] or b"") for batch, _, _ in self._held)
+            return max(0, events - self.held), None if size is None else max(0, size - held)
+
+    def last_seq(self, producer: bytes, incarnation: bytes) -> int:
+        """The last number that came of a producer, what waits here included; 0 for one not heard of."""
+        with self._lock:
+            for batch, _, _ in reversed(self._held):
+                if batch[2:4] == (producer, incarnation):
+                    return self._peek(batch)[2]
+            rows = self._graph.track_rows(self._route)
+            return next((int(row[3]) for row in rows if row[:2] == (producer, incarnation)), 0)
+
     def on_credit(self, call: Callable[[], object] | None) -> None:
         """Call this whenever what waited here has gone on; from the thread that gave the credit back, so it must be cheap."""
         self._told = call

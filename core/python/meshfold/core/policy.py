@@ -21,6 +21,7 @@ __all__ = (
     "CreditClass",
     "CreditInfo",
     "EdgeDescription",
+    "FarReader",
     "FlowPolicy",
     "FlowSnapshot",
     "builtin_policy",
@@ -102,7 +103,8 @@ class CreditInfo:
     """The credit of one edge now. `gate` says whether producers wait for it.
 
     :param unit: what is counted: events on an edge, or the slots of a window (S6)
-    :param authority: who gives it back: a consumer as it takes, a mailbox as it is acknowledged, a window as time goes on
+    :param authority: who gives it back: a consumer as it takes, a mailbox as it is acknowledged, a window as time goes
+        on, a bridge as it sends, a reader as another node tells it
     """
 
     edge: int
@@ -124,6 +126,25 @@ class CreditInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FarReader:
+    """A reader on another node, as its bridge was told: what it takes on top of what was sent to it.
+
+    :param window: events it had room for when it told
+    :param granted: the number up to which events may be sent
+    :param on_the_way: events sent since the last one that it has told of
+    :param waits: times that something waited here for it
+    """
+
+    name: str
+    window: int
+    granted: int
+    on_the_way: int
+    available: int
+    available_bytes: int | None
+    waits: int
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeDescription:
     """An edge and the policy that the engine executes for it."""
 
@@ -137,7 +158,10 @@ class EdgeDescription:
 
 @dataclass(frozen=True, slots=True)
 class FlowSnapshot:
-    """What holds a route up: events that may be published now, producers that wait, losses, and the deepest queue."""
+    """What holds a route up: events that may be published now, producers that wait, losses, and the deepest queue.
+
+    :param leaving: events that readers on other nodes take now; None: none of them holds the route up
+    """
 
     route: str
     available: int
@@ -146,6 +170,7 @@ class FlowSnapshot:
     largest_queue_depth: int
     lane: str
     policy: FlowPolicy
+    leaving: int | None = None
 
 
 def builtin_policy(r: Route[Any]) -> FlowPolicy:

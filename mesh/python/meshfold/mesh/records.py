@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from meshfold.core.errors import FrameRejected, MeshfoldError
 
-__all__ = ("Answer", "Checkpoint", "Heartbeat", "Query", "Write", "decode", "encode")
+__all__ = ("Answer", "Checkpoint", "Credit", "Heartbeat", "Query", "Write", "decode", "encode")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -62,6 +62,22 @@ class Heartbeat(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     wrap: bytes = b""
     #: True on the last heartbeat of a clean stop: the counters are final
     closing: bool = False
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Credit(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a reader takes of one life of a producer: events and bytes on top of those up to number `at` (S7).
+
+    `events` None: it holds nobody up any more.
+    """
+
+    producer: bytes
+    incarnation: bytes
+    at: _Count
+    events: _Count | None
+    payload_bytes: _Count | None = None
 
 
 class Query(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

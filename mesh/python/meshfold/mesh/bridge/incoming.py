@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from meshfold.core import Event, Graph, Route
@@ -25,8 +25,9 @@ from meshfold.core.registry import Taint
 from meshfold.core.schema import rewrite_payloads
 from meshfold.mesh.bridge.base import Bridge
 from meshfold.mesh.bridge.pace import Pace
+from meshfold.mesh.bridge.telling import CreditTeller
 from meshfold.mesh.clocks import HybridClock
-from meshfold.mesh.records import Checkpoint
+from meshfold.mesh.records import Checkpoint, Credit
 from meshfold.mesh.subjects import Subjects
 from meshfold.security import Opener
 
@@ -52,6 +53,7 @@ class IncomingBridge(Bridge):
         form: Literal["d", "m"],
         reject: Callable[[str, str], None],
         safety: Safety,
+        send_credit: Callable[[Credit], Awaitable[None]],
     ) -> None:
         super().__init__(route, loop)
         self.form: Literal["d", "m"] = form
@@ -70,6 +72,9 @@ class IncomingBridge(Bridge):
         self._checkpoints: dict[tuple[bytes, bytes], Checkpoint] = {}
         self._taints = (Taint.TRUST_PLAINTEXT,) if route.secrecy == "none" else ()
         self.inlet = graph.inlet(route, name="bridge")
+        self._teller = CreditTeller(
+            graph, route, self.inlet, loop=loop, send=send_credit, with_payloads=form == "d"
+        )
         self._start(self._subscribe)
 
     async def _subscribe(self) -> None:
@@ -118,6 +123,7 @@ class IncomingBridge(Bridge):
             self._reject("limit", self.route.text)
         else:
             self._frames += 1
+            self._teller.came(opened.sender.tag, opened.header.incarnation, len(opened.payload or b""))
             self._hlc.witness(opened.header.hlc)
             newest = self._graph.latest(self.route)
             latency_ns = newest.ingest_time - newest.time if newest is not None and taken.delivered else None
@@ -182,6 +188,7 @@ class IncomingBridge(Bridge):
         self._checkpoints[producer, incarnation] = checkpoint
         if checkpoint.sent_seq:
             self.inlet.expect(producer, incarnation, checkpoint.sent_seq)
+        self._teller.heartbeat(producer, incarnation)
         if sees_us:
             self._become_ready()
 
@@ -195,6 +202,7 @@ class IncomingBridge(Bridge):
         """Note that an incarnation ended; one that did not close may have sent more than its last checkpoint says."""
         from meshfold.mesh.bridge.outgoing import TAP_EVENTS_MAX
 
+        self._teller.gone(producer, incarnation)
         if not clean:
             self._tails.setdefault((producer, incarnation), TAP_EVENTS_MAX)
 
@@ -221,10 +229,7 @@ class IncomingBridge(Bridge):
             # producer said is pending may have arrived since; more than that missing would be unexplained.
             offered = max(proven, have)
             pending = min(checkpoint.pending, offered - have)
-            overflow = min(lost.get("link_loss", 0), checkpoint.dropped.get("overflow_oldest", 0))
-            if overflow:
-                lost["link_loss"] -= overflow
-                lost["overflow_oldest"] = overflow
+            lost = _with_reasons(lost, checkpoint.dropped, unseen=offered - have - pending)
         unknown = min(lost.get("link_loss", 0), self._epoch_unknown)
         if unknown:
             lost["link_loss"] -= unknown
@@ -257,14 +262,20 @@ class IncomingBridge(Bridge):
 
     @property
     def counters(self) -> dict[str, Any]:
-        """`frames`, `delivered`, `dropped` by reason, over all producers."""
+        """`frames`, `delivered`, `dropped` by reason, `held` for credit, `credit_words` sent, over all producers."""
         delivered = 0
         dropped: dict[str, int] = {}
         for _, _, counters, _ in self.inlet.counters():
             delivered += counters.delivered
             for reason, count in counters.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + count
-        return {"frames": self._frames, "delivered": delivered, "dropped": dropped}
+        return {
+            "frames": self._frames,
+            "delivered": delivered,
+            "dropped": dropped,
+            "held": self.inlet.held,
+            "credit_words": self._teller.words,
+        }
 
     async def _close(self) -> None:
         if self._state == "closed":
@@ -272,4 +283,18 @@ class IncomingBridge(Bridge):
         self._state = "closed"
         if self._subscription is not None:
             await self._subscription.close()
+        await self._teller.close()
         await self._stop_jobs()
+
+
+def _with_reasons(lost: dict[str, int], dropped: dict[str, int], *, unseen: int) -> dict[str, int]:
+    """Losses with those that the producer counted itself under its reasons, gaps first, then what no frame has shown yet."""
+    found = dict(lost)
+    for reason, count in dropped.items():
+        gaps = min(found.get("link_loss", 0), count)
+        if gaps:
+            found["link_loss"] -= gaps
+        ahead = min(unseen, count - gaps)
+        unseen -= ahead
+        found[reason] = found.get(reason, 0) + gaps + ahead
+    return found

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
-from meshfold.core import Graph, Route, Tracing
+from meshfold.core import EdgeCounters, Graph, Route, Tracing
 from meshfold.core.errors import TooLarge
+from meshfold.core.policy import FlowPolicy
 from meshfold.core.ports import Transport
 from meshfold.mesh.bridge.base import Bridge, Requests
+from meshfold.mesh.bridge.credit_desk import CreditDesk
 from meshfold.mesh.clocks import HybridClock
 from meshfold.mesh.records import Checkpoint
 from meshfold.mesh.subjects import Subjects
@@ -49,6 +52,8 @@ class OutgoingBridge(Bridge):
         may_send: Callable[[Route[Any], int], bool],
         prepare: Callable[[Route[Any]], Awaitable[None]],
         express: bool,
+        flow: FlowPolicy,
+        credit: CreditDesk | None,
         writes: Requests | None = None,
     ) -> None:
         super().__init__(route, loop)
@@ -67,12 +72,20 @@ class OutgoingBridge(Bridge):
         self._wakeup = asyncio.Event()
         self._sending = asyncio.Lock()
         self._sent_seq = 0
+        #: events drained and not yet handed to the transport
+        self._in_hand = 0
+        self._closing = False
         self._first_seq = 0
         self._frames = 0
         self._too_large = 0
         self._moved_ns = hlc.clock.now()[1]
         self._tracing = Tracing(graph)
-        self._tap = graph.tap(route, capacity=TAP_EVENTS_MAX, on_ready=self._on_ready)
+        self._desk = credit
+        self._held_up = False
+        self._final: EdgeCounters | None = None
+        self._tap = graph.tap(route, capacity=TAP_EVENTS_MAX, flow=flow, on_ready=self._on_ready)
+        if credit is not None:
+            self._tap.tell_credit(credit.far.readers)
         self._start(self._run)
 
     def _on_ready(self) -> None:
@@ -85,6 +98,8 @@ class OutgoingBridge(Bridge):
         await self._prepare(self.route)
         if self._writes is not None:
             await self._writes.start()
+        if self._desk is not None:
+            await self._desk.start(self.wake)
         self._become_ready()
         while True:
             await self._wakeup.wait()
@@ -98,16 +113,34 @@ class OutgoingBridge(Bridge):
         self._wakeup.set()
 
     async def flush(self) -> None:
-        """Send everything the tap holds, as far as its keys are here; the rest waits in the tap, counted as pending."""
+        """Send what the tap holds, as far as its keys are here and readers that hold the route up take it.
+
+        The rest waits in the tap, counted as pending.
+        """
         async with self._sending:
             while self._may_send(self.route, (stamp := self._hlc.stamp()) >> 16):
-                batch = self._tap.drain(FRAME_EVENTS_MAX, FRAME_BYTES_MAX)
+                events, size = self._credit()
+                batch = self._tap.drain(events, size) if events and size else None
+                self._held_up = not (events and size)
                 if batch is None:
                     break
                 if not self._first_seq:
-                    self._first_seq = batch.first_seq
+                    self._first_seq = batch.first_seq - self._tap.counters().dropped.get("overflow_oldest", 0)
+                self._in_hand = batch.count
                 await self._send(batch, stamp)
+                self._in_hand = 0
                 self._sent_seq = batch.last_seq
+                if self._desk is not None:
+                    self._desk.far.sent(batch.last_seq, len(batch.payload))
+            if self._held_up and self._desk is not None and self._tap.pending:
+                self._desk.far.note_wait()
+
+    def _credit(self) -> tuple[int, int]:
+        """(events, bytes) of the next frame at most; what is left at the end goes, for inlets keep some for later."""
+        if self._desk is None or self._closing:
+            return FRAME_EVENTS_MAX, FRAME_BYTES_MAX
+        events, size = self._desk.far.left()
+        return min(FRAME_EVENTS_MAX, events), min(FRAME_BYTES_MAX, size)
 
     async def _send(self, batch: Any, stamp: int) -> None:
         try:
@@ -150,16 +183,15 @@ class OutgoingBridge(Bridge):
         return chunks, lambda: sealer.events(address, meta=meta, payload=b"", **fields)
 
     def stalled_s(self) -> float:
-        """How long events have been waiting without any of them leaving; 0 while none waits."""
-        return (self._hlc.clock.now()[1] - self._moved_ns) / 1e9 if self._tap.pending else 0.0
+        """How long events have been waiting without any of them leaving; 0 while none waits, or a reader holds them up."""
+        waits = self._tap.pending and not self._held_up
+        return (self._hlc.clock.now()[1] - self._moved_ns) / 1e9 if waits else 0.0
 
     def checkpoint(self) -> Checkpoint:
-        """Return the route's standing; consistent because nothing is awaited in here."""
-        counters = self._tap.counters()
-        last_drained = (
-            self._first_seq + counters.delivered + _lost(counters.dropped) - 1 if self._first_seq else 0
-        )
-        unsent = max(0, last_drained - self._sent_seq) if self._sent_seq else 0
+        """Return the route's standing for a heartbeat; consistent because nothing is awaited in here."""
+        counters = self._counted()
+        if self._desk is not None:
+            self._desk.beat()
         generation, frame_ctr = self._sealer.standing(self.route.addr)
         return Checkpoint(
             address=self.route.addr.text,
@@ -169,7 +201,7 @@ class OutgoingBridge(Bridge):
             first_seq=self._first_seq,
             offered=counters.offered,
             sent_seq=self._sent_seq,
-            pending=counters.pending + unsent,
+            pending=counters.pending + self._in_hand,
             dropped=dict(counters.dropped),
             generation=generation,
             frame_ctr=frame_ctr,
@@ -177,8 +209,10 @@ class OutgoingBridge(Bridge):
 
     @property
     def counters(self) -> dict[str, Any]:
-        """`offered`, `delivered` (sent), `dropped` by reason, `pending`, `frames`, `too_large`; of a request route `writes`, too."""
-        counters = self._tap.counters()
+        """`offered`, `delivered` (sent), `dropped` by reason, `pending`, `frames`, `too_large`, `credit`; of a request
+        route `writes`, too.
+        """
+        counters = self._counted()
         more = {} if self._writes is None else {"writes": self._writes.counters}
         return more | {
             "offered": counters.offered,
@@ -187,7 +221,19 @@ class OutgoingBridge(Bridge):
             "pending": counters.pending,
             "frames": self._frames,
             "too_large": self._too_large,
+            "credit": self._far_counters(),
         }
+
+    def _far_counters(self) -> dict[str, Any]:
+        """Credit of readers on other nodes: words taken, what was never used, who fell silent, who holds up now."""
+        if self._desk is None:
+            return {}
+        far = self._desk.far
+        readers = {row.name: row.available for row in far.readers()}
+        return {"told": far.told, "revoked": far.revoked, "expired": far.expired, "readers": readers}
+
+    def _counted(self) -> EdgeCounters:
+        return self._tap.counters() if self._final is None else self._final
 
     async def _close(self) -> None:
         if self._state == "closed":
@@ -195,10 +241,13 @@ class OutgoingBridge(Bridge):
         await self._stop_jobs()
         if self._writes is not None:
             await self._writes.close()
+        if self._desk is not None:
+            await self._desk.close()
+        self._closing = True
         await self.flush()
         self._state = "closed"
+        last = self._tap.counters()
         self._tap.close()
-
-
-def _lost(dropped: dict[str, int]) -> int:
-    return sum(dropped.values())
+        # The last heartbeat still tells of this route: what could not be sent is lost with the tap.
+        lost = {"closed": last.pending} if last.pending else {}
+        self._final = replace(last, pending=0, dropped={**last.dropped, **lost})

@@ -18,8 +18,8 @@ __all__ = ("permissions",)
 #: action -> (classes published under our own site, classes subscribed from any site)
 _TABLE: dict[Action, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Action.OWN: (("m", "d", "x"), ("w", "c")),
-    Action.META_READ: ((), ("m",)),
-    Action.PAYLOAD_OPEN: ((), ("d",)),
+    Action.META_READ: (("c",), ("m",)),
+    Action.PAYLOAD_OPEN: (("c",), ("d",)),
     Action.WRITE_REQUEST: (("w",), ()),
     Action.DEBUG_READ: ((), ("x",)),
 }

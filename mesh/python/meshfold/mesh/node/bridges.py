@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from meshfold.consensus import Fence
 from meshfold.core import Route
 from meshfold.core.errors import KeyMissing, MeshfoldError, WiringError
+from meshfold.core.policy import FlowPolicy
 from meshfold.core.registry import Action
 from meshfold.mesh.bridge import IncomingBridge, OutgoingBridge
+from meshfold.mesh.node.crediting import bridge_policy, credit_desk, credit_sender
 from meshfold.mesh.node.served_writes import ServedWrites
 from meshfold.mesh.node.writing import check_request_route
 
@@ -31,7 +33,9 @@ class Bridges:
         #: what takes the requests of the request routes among those that are shared
         self.served: dict[str, ServedWrites] = {}
 
-    def share(self, route: Route[Any], express: bool, fence: Fence | None) -> OutgoingBridge:
+    def share(
+        self, route: Route[Any], express: bool, fence: Fence | None, flow: FlowPolicy | None = None
+    ) -> OutgoingBridge:
         """Make the outgoing bridge of a route, or return the one there is."""
         session = self._session
         known = self.outgoing.get(route.address)
@@ -49,6 +53,7 @@ class Bridges:
                 fix="promote what others may read to a normal route",
                 item=route.text,
             )
+        policy = bridge_policy(session, route, flow)
         self.require(Action.OWN, route)
         session.safety.require_fresh()
         if route.secrecy != "none" and not route.shreddable:
@@ -66,6 +71,8 @@ class Bridges:
             may_send=self._may_send,
             prepare=self._declare_shreddable,
             express=express,
+            flow=policy,
+            credit=credit_desk(session, route, policy),
             writes=self._serve_writes(route, fence),
         )
         self.outgoing[route.address] = bridge
@@ -143,6 +150,7 @@ class Bridges:
             form=form,
             reject=session.ledger.reject,
             safety=session.safety,
+            send_credit=credit_sender(session, route),
         )
         self.incoming[route.address] = bridge
         return bridge

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from meshfold.consensus import Fence, Token
 from meshfold.core import Event, Graph, Route, SystemClock
 from meshfold.core.errors import ConfigError, MeshfoldError, WiringError
+from meshfold.core.policy import FlowPolicy
 from meshfold.core.registry import CONTRACTS
 from meshfold.mesh.bridge import Bridge
 from meshfold.mesh.config.finding import find_mesh
@@ -161,18 +162,24 @@ class Node:
         contract: str = "at_most_once",
         express: bool = False,
         fence: Fence | None = None,
+        flow: FlowPolicy | None = None,
     ) -> Bridge:
         """Publish a route of this graph to the mesh, from now on; of a request route, take write requests as well.
 
         :param contract: what readers are promised; `at_most_once` is the one there is
         :param express: send each event at once instead of waiting up to 1 ms for a fuller frame
         :param fence: of a request route: only who brings a leader's token may write, and no former leader may
+        :param flow: what happens when readers on other nodes that hold producers up (`block`) are behind: `propagate` (the
+            default) lets events wait here, up to 65,536, and then the overflow rule holds: `drop_oldest` (the default) and
+            its like lose with a counter, `block` lets `publish` wait, `reject_write` refuses it. `isolate` sends whatever
+            readers take. With `block`, publish with `apublish` or from another thread: who sends is the node's loop
         :raises GrantDenied: if this identity holds no OWN grant on the route
         :raises KeyMissing: if the route's key has not arrived
-        :raises WiringError: for a contract that is not available, or a fence on a route that takes no requests
+        :raises WiringError: for a contract that is not available, a fence on a route that takes no requests, or a flow
+            that a bridge cannot keep
         """
         self._check_contract(contract)
-        return self._running().bridges.share(r, express, fence)
+        return self._running().bridges.share(r, express, fence, flow)
 
     def read(self, r: Route[Any], *, contract: str | None = None, since: object = None) -> Bridge:
         """Bridge a route of another node into this graph: with PAYLOAD_OPEN whole, else its metadata only.
