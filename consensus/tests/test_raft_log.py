@@ -323,3 +323,13 @@ async def test_what_is_not_a_message_is_counted_by_reason(group: Group) -> None:
     log.receive(b"\x09" + (9).to_bytes(8, "big") + (1).to_bytes(8, "big") + bytes(8), 9)
     log.receive(b"\x09" + (2).to_bytes(8, "big") + (1).to_bytes(8, "big") + b"\xff" * 8, 2)
     assert log.rejected == {"format": 1, "address": 1, "member": 1, "term": 1}
+
+
+async def test_a_follower_says_who_leads_when_it_is_asked_for_an_election(group: Group) -> None:
+    leader = await group.leader()
+    follower = next(log for node, log in group.network.logs.items() if node != leader)
+    await until(lambda: follower.leader == leader)
+    elections = Elections(follower, Clock(), may_answer=follower.may_answer)
+    with pytest.raises(NotLeader) as caught:
+        await elections.campaign("line-7", Holder("h", "h", "claim"))
+    assert caught.value.fields["leader"] == f"node-{leader}"

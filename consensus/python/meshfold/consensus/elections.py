@@ -62,18 +62,18 @@ class Elections:
     def _lead(self) -> LeaseTable:
         """The table of this leadership; a new term begins with what the log says and nothing else."""
         status = self._log.status()
-        if status.leader is None or not self._may_answer():
-            raise NoQuorum(
-                f"group {status.group} has no leader that a majority follows",
-                fix="try again shortly",
-                group=status.group,
-            )
-        if status.leader != status.node:
+        if status.leader not in (None, status.node):
             raise NotLeader(
                 f"{status.node} does not lead {status.group}",
                 fix=f"ask {status.leader}",
                 group=status.group,
                 leader=status.leader,
+            )
+        if status.leader is None or not self._may_answer():
+            raise NoQuorum(
+                f"group {status.group} has no leader that a majority follows",
+                fix="try again shortly",
+                group=status.group,
             )
         if status.term != self._term:
             self._term, self._table = status.term, LeaseTable(self._timing, self._now_ns())

@@ -139,14 +139,16 @@ class RaftLog(LogChanges):
         """Let these nodes take part although the log does not name them yet: those that hold CONSENSUS_MEMBER."""
         self._raft.allow(nodes)
 
-    def receive(self, data: bytes, sender: int) -> None:
-        """Take in a message of an authenticated sender; one that is refused is counted in `rejected`."""
-        if self._failed is None and not self._closed:
-            self._notice_stall()
-            reason = self._raft.step(data, sender)
-            if reason is not None:
-                self.rejected[reason] = self.rejected.get(reason, 0) + 1
-            self._input.set()
+    def receive(self, data: bytes, sender: int) -> str | None:
+        """Take in a message of an authenticated sender; one that is refused is counted in `rejected`, and why is returned."""
+        if self._failed is not None or self._closed:
+            return None
+        self._notice_stall()
+        reason = self._raft.step(data, sender)
+        if reason is not None:
+            self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        self._input.set()
+        return reason
 
     def _notice_stall(self) -> None:
         late_ns = self._clock.now()[1] - self._last_tick_ns - self._timing.tick_ms * 1_000_000
@@ -354,6 +356,11 @@ class RaftLog(LogChanges):
         voters = tuple(self._names(voter) for voter in raft.members[0])
         name = self._names(leader) if leader is not None else None
         return LogStatus(self._group, name, raft.term, raft.commit, voters, self._names(raft.id))
+
+    @property
+    def leader(self) -> int | None:
+        """The voter that leads as far as this one knows, or None."""
+        return self._raft.leader if self._failed is None and not self._closed else None
 
     def may_answer(self) -> bool:
         """Whether a majority answered a heartbeat that was sent less than a lease ago: then nobody else can have led since."""
