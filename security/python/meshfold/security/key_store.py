@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from meshfold.core.errors import KeyMissing
+from meshfold.core import Address
+from meshfold.core.errors import FrameRejected, KeyMissing, WiringError
 from meshfold.security.fork import Guarded
-from meshfold.security.keys import check_random_source, destroy, load_secret, save_secret
+from meshfold.security.keys import check_random_source, destroy, load_secret, save_secret, sync_folder
 
 __all__ = ("CLASSES", "KeyStore")
 
 #: m metadata, d payload, x debug
 CLASSES: Final = ("m", "d", "x")
 MEMBERS_KEPT: Final = 2
+EPOCH_MAX: Final = 65_535
 OutsideSlot = tuple[str, tuple[str, ...], int]
 
 
@@ -44,6 +46,12 @@ class KeyStore(Guarded):
         store.draw_roots(0)
         store.draw_members(0, 0)
         return store
+
+    @classmethod
+    def empty(cls, folder: Path) -> KeyStore:
+        """A store in a new folder whose keys come from other voters."""
+        folder.mkdir(mode=0o700, parents=True)
+        return cls(folder)
 
     @classmethod
     def load(cls, folder: Path) -> KeyStore:
@@ -72,15 +80,21 @@ class KeyStore(Guarded):
             self._outside[key_class, tuple(tokens), int(epoch)] = key
 
     def draw_roots(self, epoch: int) -> None:
-        """Draw the roots of a new epoch; nothing derives them from the old ones."""
+        """Draw the roots of a new epoch, those that are not here yet; nothing derives them from the old ones."""
         for key_class in CLASSES:
-            key = self._roots[key_class, epoch] = os.urandom(32)
-            if self._folder is not None:
-                save_secret(self._folder / f"root-{key_class}-{epoch}.key", key)
+            if (key_class, epoch) not in self._roots:
+                self._keep_root(key_class, epoch, os.urandom(32))
+
+    def _keep_root(self, key_class: str, epoch: int, key: bytes) -> None:
+        if self._folder is not None:
+            path = self._folder / f"root-{key_class}-{epoch}.key"
+            destroy(path)
+            save_secret(path, key)
+        self._roots[key_class, epoch] = key
 
     def has_root(self, epoch: int) -> bool:
         """Whether the roots of an epoch are here."""
-        return ("m", epoch) in self._roots
+        return all((key_class, epoch) in self._roots for key_class in CLASSES)
 
     def root(self, key_class: str, epoch: int) -> bytes:
         """The root of a class.
@@ -95,14 +109,20 @@ class KeyStore(Guarded):
 
     def draw_members(self, epoch: int, activate_ms: int) -> None:
         """Draw a members' key; the one before stays for the overlap, older ones go."""
-        key = os.urandom(32)
-        self._members.append((epoch, activate_ms, key))
+        self._keep_members(epoch, activate_ms, os.urandom(32))
+
+    def _keep_members(self, epoch: int, activate_ms: int, key: bytes) -> None:
         if self._folder is not None:
-            save_secret(self._folder / f"members-{epoch}-{activate_ms}.key", key)
-        for old_epoch, old_ms, _ in self._members[:-MEMBERS_KEPT]:
-            if self._folder is not None:
+            path = self._folder / f"members-{epoch}-{activate_ms}.key"
+            destroy(path)
+            save_secret(path, key)
+        others = [one for one in self._members if one[0] != epoch]
+        kept = sorted([*others, (epoch, activate_ms, key)])[-MEMBERS_KEPT:]
+        for old_epoch, old_ms, _ in (*self._members, (epoch, activate_ms, key)):
+            gone = all((old_epoch, old_ms) != one[:2] for one in kept)
+            if gone and self._folder is not None:
                 destroy(self._folder / f"members-{old_epoch}-{old_ms}.key")
-        del self._members[:-MEMBERS_KEPT]
+        self._members = kept
 
     def members(self) -> list[tuple[int, int, bytes]]:
         """(epoch, from ms, key), oldest first."""
@@ -114,17 +134,21 @@ class KeyStore(Guarded):
         return f"outside-{digest}-{epoch}"
 
     def draw_outside(self, tokens: tuple[str, ...], epoch: int) -> None:
-        """Draw the keys of a shreddable route's epoch."""
+        """Draw the keys of a shreddable route's epoch, those that are not here yet."""
         for key_class in CLASSES:
-            key = self._outside[key_class, tokens, epoch] = os.urandom(32)
-            if self._folder is None:
-                continue
+            if not self.holds_outside(key_class, tokens, epoch):
+                self._keep_outside(key_class, tokens, epoch, os.urandom(32))
+
+    def _keep_outside(self, key_class: str, tokens: tuple[str, ...], epoch: int, key: bytes) -> None:
+        if self._folder is not None:
             stem = self._name(key_class, tokens, epoch)
             file_key, nonce = os.urandom(32), os.urandom(12)
-            save_secret(self._folder / f"{stem}.key", file_key)
-            (self._folder / f"{stem}.name").write_text("\n".join((key_class, str(epoch), *tokens)))
+            destroy(self._folder / f"{stem}.key")
+            _write(self._folder / f"{stem}.name", "\n".join((key_class, str(epoch), *tokens)).encode())
             sealed = ChaCha20Poly1305(file_key).encrypt(nonce, key, stem.encode())
-            (self._folder / f"{stem}.box").write_bytes(nonce + sealed)
+            _write(self._folder / f"{stem}.box", nonce + sealed)
+            save_secret(self._folder / f"{stem}.key", file_key)
+        self._outside[key_class, tokens, epoch] = key
 
     def holds_outside(self, key_class: str, tokens: tuple[str, ...], epoch: int) -> bool:
         """Whether the key was drawn here and not shredded."""
@@ -152,6 +176,41 @@ class KeyStore(Guarded):
                     destroy(self._folder / f"{stem}{suffix}")
         return gone
 
+    def stock(self) -> dict[str, bytes]:
+        """Every key by its name, which is the same at all voters: `root/CLASS/EPOCH`, `members/EPOCH/FROM`,
+        `outside/CLASS/EPOCH/ADDRESS`."""
+        self.check_fork()
+        found = {f"root/{key_class}/{epoch}": key for (key_class, epoch), key in self._roots.items()}
+        found |= {f"members/{epoch}/{from_ms}": key for epoch, from_ms, key in self._members}
+        for (key_class, tokens, epoch), key in self._outside.items():
+            found[f"outside/{key_class}/{epoch}/{'.'.join(tokens)}"] = key
+        return found
+
+    def adopt(self, name: str, key: bytes) -> None:
+        """Keep a key that another voter drew, in place of one of the same name; on disk when it returns.
+
+        :raises FrameRejected: with reason `format` if that is no name, or no key
+        """
+        kind, *rest = name.split("/")
+        try:
+            if len(key) != 32:
+                raise ValueError(f"{len(key)} bytes")
+            if kind == "members" and len(rest) == 2:
+                self._keep_members(_number(rest[0], EPOCH_MAX), _number(rest[1], 2**63), key)
+            elif kind == "root" and len(rest) == 2 and rest[0] in CLASSES:
+                self._keep_root(rest[0], _number(rest[1], EPOCH_MAX), key)
+            elif kind == "outside" and len(rest) == 3 and rest[0] in CLASSES:
+                address = Address.parse(rest[2])
+                if address.text != rest[2]:
+                    raise ValueError("another address than it says")
+                self._keep_outside(rest[0], address.tokens, _number(rest[1], EPOCH_MAX), key)
+            else:
+                raise ValueError("of no kind")
+        except (ValueError, WiringError) as error:
+            raise FrameRejected("format", f"a key named {name[:80]!r}: {error}") from None
+        if self._folder is not None:
+            sync_folder(self._folder)
+
     def erase(self) -> None:
         """Forget every key in memory."""
         self._roots.clear()
@@ -160,3 +219,21 @@ class KeyStore(Guarded):
 
     def __repr__(self) -> str:
         return "KeyStore(REDACTED)"
+
+
+def _number(text: str, most: int) -> int:
+    """A number in its one form.
+
+    :raises ValueError: if it is none, or too large
+    """
+    if not text.isdecimal() or str(int(text)) != text or int(text) > most:
+        raise ValueError(f"{text[:24]!r} is no number of a key")
+    return int(text)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is on disk when this returns."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

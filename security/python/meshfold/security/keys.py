@@ -27,6 +27,7 @@ __all__ = (
     "destroy",
     "load_secret",
     "save_secret",
+    "sync_folder",
     "tag_of",
     "verify",
 )
@@ -154,6 +155,15 @@ def destroy(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder holds."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_random_source() -> None:

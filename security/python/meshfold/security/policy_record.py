@@ -100,6 +100,17 @@ class PolicyRecord:
         """One voter's signature: (tag, signature)."""
         return keys.tag, keys.sign(DOMAIN, self.head())
 
+    def head_digest(self) -> bytes:
+        """Names this record among all of its rank."""
+        return hashlib.sha256(self.head()).digest()
+
+    def check_signature(self, voter: Identity, signature: bytes) -> None:
+        """Return if that is the voter's signature of this record.
+
+        :raises FrameRejected: with reason `sig` if it is not
+        """
+        verify(voter.node_pub, DOMAIN, self.head(), signature)
+
     @classmethod
     def parse(cls, raw: bytes) -> PolicyRecord:
         """Read a record; signatures are checked by `verify`.
@@ -140,7 +151,7 @@ class PolicyRecord:
             voter = voters.get(tag)
             if voter is None:
                 raise FrameRejected("member", "signed by no voter")
-            verify(voter.node_pub, DOMAIN, self.head(), signature)
+            self.check_signature(voter, signature)
             signed.add(tag)
         if 2 * len(signed) <= len(voters):
             raise FrameRejected("sig", f"{len(signed)} of {len(voters)} voters signed, no majority")
