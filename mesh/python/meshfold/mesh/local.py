@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from meshfold.mesh.broker import EmbeddedServer
 from meshfold.mesh.context import Context
-from meshfold.mesh.enrolment import AuthorityFolder, RootLock, local_identity
+from meshfold.mesh.enrolment import AuthorityFolder, RootLock, local_voters
 from meshfold.mesh.folders import FolderLock, state_folder
 from meshfold.mesh.node import Node
 
@@ -22,19 +23,24 @@ class LocalMesh:
 
     :param state_dir: folder of the mesh's state, made if needed, locked while the mesh runs
     :param name: the mesh's name, which `--context` takes
-    :param voter: the node that hosts the control log
+    :param voters: the nodes that host the control log: one, or an odd number of which a majority has to run
     """
 
     def __init__(
-        self, state_dir: Path, *, name: str = "local", voter: str = "hub", port: int | None = None
+        self,
+        state_dir: Path,
+        *,
+        name: str = "local",
+        voters: Sequence[str] = ("hub",),
+        port: int | None = None,
     ) -> None:
         self.state_dir = state_folder(state_dir)
         self.name = name
-        self.voter = voter
+        self.voters = tuple(voters)
         self._port = port
         self._lock = FolderLock(self.state_dir, "mesh")
         self._authority: AuthorityFolder | None = None
-        self._voter_raw = b""
+        self._voters_raw: tuple[bytes, ...] = ()
         self.server: EmbeddedServer | None = None
         self.context: Context | None = None
 
@@ -47,12 +53,9 @@ class LocalMesh:
         self._lock.acquire()
         now_ms = time.time_ns() // 1_000_000
         self._authority = self._open_authority(now_ms)
-        _, voter = local_identity(
-            self._authority, self.state_dir / "nodes", self.voter, now_ms, ("node", "voter")
-        )
+        self._voters_raw = local_voters(self._authority, self.state_dir, self.voters, now_ms)
         self._start_server(self._port)
         assert self.server is not None
-        self._voter_raw = voter.raw
         self.announce(via or self.server.url)
         assert self.context is not None
         return self.context
@@ -92,7 +95,7 @@ class LocalMesh:
             url,
             self.state_dir,
             self._authority.path,
-            (self._voter_raw,),
+            self._voters_raw,
             os.getpid(),
             time.time_ns(),
             embedded=True,

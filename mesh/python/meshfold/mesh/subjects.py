@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, WiringError
 
-__all__ = ("Subjects", "cluster_text")
+__all__ = ("GROUP", "Subjects", "cluster_text")
+
+#: The one group of voters of a mesh: those of its control log.
+GROUP = "control"
 
 #: NATS itself allows longer subjects; ours are at most 6 x 48 + fixed tokens and a parser bound keeps work bounded.
 SUBJECT_BYTES_MAX = 400
@@ -50,6 +53,10 @@ class Subjects:
     def node(self, frame_class: str, tag: bytes) -> str:
         """Where one node is spoken to (`k`, `q`) or speaks (`h`)."""
         return f"{self.root}.{frame_class}.{tag.hex()}"
+
+    def raft(self, group: str, tag: bytes) -> str:
+        """Where the voters of a group speak to one of them."""
+        return f"{self.root}.r.{group}.{tag.hex()}"
 
     def every(self, frame_class: str) -> str:
         """All subjects of a class."""

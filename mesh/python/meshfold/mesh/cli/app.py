@@ -12,6 +12,7 @@ from meshfold.core.registry import ExitCode
 from meshfold.mesh.cli import grants, keys, leader, members, nodes, query, recover, routes, top, trace
 from meshfold.mesh.cli.audit import log
 from meshfold.mesh.cli.completion import completion, prepare
+from meshfold.mesh.cli.groups import groups_of
 from meshfold.mesh.cli.interrupts import nothing_begun
 from meshfold.mesh.cli.options import AsJson, Call, LogFormat, LogLevel, on_mesh
 from meshfold.mesh.cli.support import (
@@ -58,6 +59,12 @@ def up(
     nodes: Annotated[
         int, typer.Option(help="mesh members: edge, hub and further readers", min=2, max=16)
     ] = 2,
+    voters: Annotated[
+        int | None,
+        typer.Option(
+            help="members that keep the control log: 1, 3, 5 or 7; default 3 where there are so many, else 1"
+        ),
+    ] = None,
     for_: Annotated[str | None, typer.Option("--for", help="stop after this time, such as 15s")] = None,
     as_json: AsJson = False,
     folder: Annotated[Path | None, typer.Option("--dir", help="keep the state here for the next run")] = None,
@@ -94,6 +101,7 @@ def up(
     async def run() -> tuple[int, dict[str, Any]]:
         supervisor = Supervisor(
             nodes=nodes,
+            voters=voters,
             for_s=for_s,
             folder=folder,
             say=say,
@@ -134,12 +142,8 @@ def status(call: Call) -> None:
 
     async def work(node: Any) -> dict[str, Any]:
         answers = (await node.query("status"))["answers"]
-        groups = [group for doc in answers.values() for group in doc["groups"]]
-        problems = {problem for doc in answers.values() for problem in doc["problems"]}
-        if all(group["group"] != "control" for group in groups):
-            # Said as it is: without a voter nobody leads, whoever did before.
-            groups.append({"group": "control", "leader": None, "term": 0, "commit": 0, "token": None})
-            problems.add("no voter of the control log answers")
+        groups, wrong = groups_of(answers)
+        problems = {problem for doc in answers.values() for problem in doc["problems"]} | set(wrong)
         return {
             "nodes": [
                 {key: doc[key] for key in ("name", "id", "incarnation", "pid", "rejected")}
@@ -153,6 +157,7 @@ def status(call: Call) -> None:
         out = [f"{node['name']:<12} {node['id']}  pid {node['pid']}" for node in document["nodes"]]
         out += [
             f"{group['group']}: leader {group['leader']}, term {group['term']}"
+            + (f", voters {', '.join(group['voters'])}" if len(group.get("voters", ())) > 1 else "")
             for group in document["groups"]
         ]
         return out + [f"problem: {problem}" for problem in document["problems"]]

@@ -23,6 +23,7 @@ from meshfold.mesh.cli.mesh_checks import (
     member_checks,
     plaintext_check,
     server_check,
+    voters_check,
 )
 from meshfold.mesh.cli.monitor import monitor_check, server_facts
 from meshfold.mesh.cli.options import Call
@@ -64,7 +65,7 @@ def run_checks(call: Call, monitor: str | None = None) -> list[dict[str, Any]]:
     except MeshfoldError as error:
         checks.append(check("mesh", False, error.what, error.fix))
         return checks
-    checks += member_checks(found)
+    checks += [*member_checks(found), voters_check(found)]
     checks += [server_check(found), fence_check(found), login_check(found)]
     checks += [clock_check(found), plaintext_check(found)]
     issuer = issuer_check(found.authority_dir, time.time_ns() // 1_000_000)

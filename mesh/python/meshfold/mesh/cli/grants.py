@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from meshfold.core import Action, Address
-from meshfold.core.errors import ConfigError
+from meshfold.core.errors import ConfigError, NoQuorum
+from meshfold.mesh.cli.groups import groups_of
 from meshfold.mesh.cli.options import Call, on_mesh
 from meshfold.mesh.cli.support import parse_duration
+from meshfold.mesh.subjects import GROUP
 
 if TYPE_CHECKING:
     from meshfold.security import Caveat
@@ -25,15 +27,23 @@ Chosen_Actions = Annotated[list[str], typer.Option("--action", help="META_READ, 
 
 
 async def voter_of(node: Any) -> str:
-    """Name of a voter that is here.
+    """Name of the voter that leads.
 
-    :raises ConfigError: if there is none
+    :raises ConfigError: if no voter is here
+    :raises NoQuorum: if no majority of several voters is
     """
     answers = (await node.query("status"))["answers"]
-    for name, document in answers.items():
-        if document["groups"]:
-            return str(name)
-    raise ConfigError("no voter answers", fix="`meshfold status` shows who is here", item="voter")
+    groups, wrong = groups_of(answers)
+    control = next(group for group in groups if group["group"] == GROUP)
+    if control["leader"] is not None:
+        return str(control["leader"])
+    if not control.get("voters"):
+        raise ConfigError("no voter answers", fix="`meshfold status` shows who is here", item="voter")
+    raise NoQuorum(
+        "; ".join(wrong),
+        fix="start the voters that are away, or try again when they have a leader",
+        group=GROUP,
+    )
 
 
 @app.command("ls")

@@ -28,7 +28,7 @@ def leader(
     command = "group_step_down" if step_down else "group_leader"
 
     async def work(node: Any) -> dict[str, Any]:
-        found: dict[str, Any] = await node.session.ask_voters.ask(command, {"group": group}, ASK_S)
+        found: dict[str, Any] = await node.session.ask_voters.decided(command, {"group": group}, ASK_S)
         return found
 
     def lines(found: dict[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshfold.core.errors import GrantDenied, MeshfoldError
+from meshfold.mesh.cli.groups import groups_of
+from meshfold.mesh.subjects import GROUP
 
 __all__ = (
     "Found",
@@ -21,6 +23,7 @@ __all__ = (
     "member_checks",
     "plaintext_check",
     "server_check",
+    "voters_check",
 )
 
 #: Nodes refuse frames of a clock further away than that.
@@ -159,6 +162,19 @@ def issuer_check(authority_dir: Path | None, now_ms: int) -> dict[str, Any] | No
         return check("keys", False, error.what, error.fix)
     days = (authority.issuer.certificate.not_after_ms - now_ms) // 86_400_000
     return check("keys", not authority.due(now_ms), f"the issuer's certificate holds for {days} days", fix)
+
+
+def voters_check(found: Found) -> dict[str, Any]:
+    """Whether the voters that the control log needs are here, and one of them leads."""
+    groups, wrong = groups_of(found.answers["answers"])
+    control = next(group for group in groups if group["group"] == GROUP)
+    voters = control.get("voters", [])
+    return check(
+        "voters",
+        not wrong,
+        "; ".join(wrong) or f"{control['leader']} leads {', '.join(voters)} in term {control['term']}",
+        "start the voters that are away: a majority has to run",
+    )
 
 
 def member_checks(found: Found) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ def _ask(command: str, **args: Any) -> Any:
     """Work that asks the voter."""
 
     async def work(node: Any) -> dict[str, Any]:
-        found: dict[str, Any] = await node.session.ask_voters.ask(command, args, ASK_S)
+        found: dict[str, Any] = await node.session.ask_voters.decided(command, args, ASK_S)
         return found
 
     return work

@@ -9,6 +9,7 @@ from meshfold.mesh.enrolment.local import (
     identity_of,
     keep_grant,
     local_identity,
+    local_voters,
 )
 from meshfold.mesh.enrolment.member_folder import MemberFolder
 
@@ -24,4 +25,5 @@ __all__ = (
     "identity_of",
     "keep_grant",
     "local_identity",
+    "local_voters",
 )

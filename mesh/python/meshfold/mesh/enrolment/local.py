@@ -31,7 +31,15 @@ from meshfold.mesh.subjects import Subjects
 from meshfold.mesh.transport import Login
 from meshfold.security import Capability, Grant, Identity, NodeKeys, Trust
 
-__all__ = ("capabilities_for", "enrol_locally", "identity_of", "keep_grant", "local_identity")
+__all__ = (
+    "capabilities_for",
+    "check_voters",
+    "enrol_locally",
+    "identity_of",
+    "keep_grant",
+    "local_identity",
+    "local_voters",
+)
 
 OPERATOR = "operator"
 OUTSIDER = "outsider"
@@ -39,6 +47,7 @@ IDENTITY_MS = 365 * 86_400_000
 GRANT_MS = 30 * 86_400_000
 #: Logins live a day and are renewed at two thirds of it.
 LOGIN_S = LOGIN_S_MAX
+VOTERS_MAX = 7
 
 
 class LocalStore:
@@ -133,6 +142,33 @@ def local_identity(
     )
     write_private(folder / "identity", identity.raw)
     return keys, identity
+
+
+def local_voters(
+    authority: AuthorityFolder, state_dir: Path, names: Sequence[str], now_ms: int
+) -> tuple[bytes, ...]:
+    """The records of the voters of a mesh whose state is in `state_dir`, the first of them first.
+
+    :raises ConfigError: if that is no set of voters, or another than this mesh was founded with
+    """
+    check_voters(names)
+    voters = [
+        local_identity(authority, state_dir / "nodes", name, now_ms, ("node", "voter")) for name in names
+    ]
+    return tuple(identity.raw for _, identity in voters)
+
+
+def check_voters(names: Sequence[str]) -> None:
+    """Return if a mesh may have these voters.
+
+    :raises ConfigError: if they are too many, an even number, or one is named twice
+    """
+    if len(names) % 2 == 0 or len(names) > VOTERS_MAX or len(set(names)) != len(names):
+        raise ConfigError(
+            f"{len(names)} voters: {', '.join(names)}",
+            fix="name 1, 3, 5 or 7 different nodes: an even number stands no more losses than one less",
+            item="voters",
+        )
 
 
 def capabilities_for(name: str, *, operator: bool = False) -> tuple[Capability, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from meshfold.core.registry import Action
 from meshfold.mesh.broker import Permissions
-from meshfold.mesh.subjects import Subjects
+from meshfold.mesh.subjects import GROUP, Subjects
 from meshfold.security import Grant, Identity
 
 __all__ = ("permissions",)
@@ -46,16 +46,21 @@ def permissions(
                 subscribe |= {
                     subjects.pattern(frame_class, capability.pattern, own_site=False) for frame_class in hears
                 }
-    if any(Identity.parse(voter).tag == identity.tag for voter in voters):
+    tags = [Identity.parse(voter).tag for voter in voters]
+    if identity.tag in tags:
         # A voter that holds the issuer lets new nodes in; every voter sends keys and tells the policy.
         subscribe.add(subjects.every("e"))
         publish |= {subjects.every("k"), subjects.node("p", identity.tag)}
+        others = [tag for tag in tags if tag != identity.tag]
+        if others:
+            subscribe.add(subjects.raft(GROUP, identity.tag))
+            publish |= {subjects.raft(GROUP, tag) for tag in others}
     if capabilities:
         publish |= {subjects.node("h", identity.tag), subjects.every("q")}
         subscribe.add(subjects.every("h"))
     else:
         # Without a grant a node may ask the voters, and nobody else.
-        publish |= {subjects.node("q", Identity.parse(voter).tag) for voter in voters}
+        publish |= {subjects.node("q", tag) for tag in tags}
     return Permissions(
         pub=tuple(sorted(publish)), sub=tuple(sorted(subscribe)), allow_responses=bool(capabilities)
     )

@@ -78,9 +78,7 @@ class Answers:
             "pid": os.getpid(),
             "now_ms": session.hlc.clock.now()[0] // 1_000_000,
             "members": members,
-            "groups": [session.control.status(), *await session.control.desk.groups()]
-            if session.control
-            else [],
+            "groups": await session.control.groups() if session.control else [],
             "problems": [*session.ledger.problems]
             + [f"{m['name']} is silent" for m in members if not m["alive"]]
             + session.presence.clones(),

@@ -100,7 +100,7 @@ class Bridges:
     async def _declare_shreddable(self, route: Route[Any]) -> None:
         """Before a shreddable route is first shared, the voters take it out of the key tree."""
         if route.shreddable and not self._session.keyring.epochs.outside(route.addr.tokens):
-            await self._session.ask_voters.ask("key_declare", {"route": route.address}, DECLARE_S)
+            await self._session.ask_voters.decided("key_declare", {"route": route.address}, DECLARE_S)
 
     def _may_send(self, route: Route[Any], at_ms: int) -> bool:
         """Whether a frame may be sealed now: a policy not too old, and the keys of the epoch in force."""

@@ -6,19 +6,28 @@ announced: `grant/<hash>`, `member/<tag>`, and `policy`, the signed record of re
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from meshfold.consensus import Elections, SoloLog
-from meshfold.core.errors import FrameRejected, GrantDenied, WiringError
+from meshfold.consensus import Elections, RaftLog, SoloLog
+from meshfold.core.errors import FrameRejected, GrantDenied, NoQuorum, NotLeader, WiringError
 from meshfold.core.registry import Action
 from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.node.cosigning import Cosigning
 from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.keymaster import Keymaster
 from meshfold.mesh.node.log_desk import LogDesk
 from meshfold.mesh.node.members import Directory
+from meshfold.mesh.node.party import Party
+from meshfold.mesh.node.queries import Asker, Handler, Responder
+from meshfold.mesh.node.raft_wire import RaftWire, number_of
+from meshfold.mesh.node.shared_keys import SharedKeys
 from meshfold.mesh.node.standing import PREFIX, Standing
+from meshfold.mesh.node.voter_log import VoterLog, open_group
+from meshfold.mesh.subjects import GROUP
 from meshfold.security import (
     Challenges,
     Grant,
@@ -33,11 +42,12 @@ from meshfold.security import (
 )
 from meshfold.security.key_tree import KEYED, path_of
 
-__all__ = ("GROUP", "Control", "possession_request")
+__all__ = ("Control", "LeadersDesk", "Talk", "possession_request")
 
-GROUP = "control"
 #: Grants a mesh keeps; one more is refused as `limit`.
 GRANTS_MAX = 65_536
+#: A voter that stops waits so long for another to lead.
+LEAVE_S = 1.0
 
 
 def _group_document(group: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -57,12 +67,38 @@ def possession_request(args: dict[str, Any]) -> bytes:
     return "\n".join([str(args.get("nonce", "")), *map(str, args.get("grants", []))]).encode()
 
 
+class Talk(NamedTuple):
+    """How a voter speaks with the others."""
+
+    voters: tuple[Identity, ...]
+    asker: Asker
+    responder: Responder
+    reject: Callable[[str, str], None]
+
+
+class LeadersDesk:
+    """Registers what only the voter that leads answers: the others say who does."""
+
+    def __init__(self, responder: Responder, keymaster: Keymaster) -> None:
+        self._responder = responder
+        self._keymaster = keymaster
+
+    def answers(self, command: str, handler: Handler) -> None:
+        """Register the handler of a command."""
+
+        async def led(asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+            await self._keymaster.lead()
+            return await handler(asker, args)
+
+        self._responder.answers(command, led)
+
+
 class Control:
     """What a voter answers: keys for grants, the list of grants, issue and revoke."""
 
     def __init__(
         self,
-        log: SoloLog,
+        log: VoterLog,
         tree: KeyTree,
         keys: NodeKeys,
         identity: Identity,
@@ -79,7 +115,8 @@ class Control:
         self._hlc = hlc
         self._challenges = Challenges(identity.cluster, keys.node_pub)
         self.keymaster = Keymaster(log, tree, keys, identity, book, directory, hlc)
-        self.desk = ElectionDesk(Elections(log, hlc.clock), book)
+        may_answer = log.may_answer if isinstance(log, RaftLog) else lambda: True
+        self.desk = ElectionDesk(Elections(log, hlc.clock, may_answer=may_answer), book)
         self.log_desk = LogDesk(log, book)
         #: makes a login for another node, where this voter holds the issuer
         self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
@@ -89,6 +126,8 @@ class Control:
         self.certificates: tuple[bytes, ...] = ()
         #: gives standing grants again, where this voter holds the issuer
         self.standing: Standing | None = None
+        self._wire: RaftWire | None = None
+        self._cosigning: Cosigning | None = None
 
     @classmethod
     async def open(
@@ -114,10 +153,52 @@ class Control:
         await control.keymaster.restore(voters)
         return control
 
+    @classmethod
+    async def join(
+        cls, folder: Path, node_folder: Path, party: Party, keys: NodeKeys, book: GrantBook, talk: Talk
+    ) -> Control:
+        """Be one of several voters: open this voter's part of the log, and take part.
+
+        Nothing is decided on return: whoever of the voters leads makes sure of log and keys before it does.
+
+        :param node_folder: where the node's keys are
+        :raises StoreDamaged: if the log is damaged below what it acknowledged
+        :raises ConfigError: if another process holds it, or what this identity voted is lost
+        :raises TransportClosed: if the transport was closed
+        """
+        wire = RaftWire(GROUP, party, talk.voters, reject=talk.reject)
+        log = open_group(folder, node_folder, party.identity, talk.voters, wire, party.hlc.clock)
+        path = folder / "keys"
+        store = KeyStore.load(path) if path.exists() else KeyStore.empty(path)
+        tree = KeyTree(party.identity.cluster, store)
+        control = cls(log, tree, keys, party.identity, book, party.directory, party.hlc)
+        control._wire = wire
+        control._cosigning = Cosigning(
+            control.keymaster,
+            log,
+            SharedKeys(store, log),
+            party.identity,
+            talk.voters,
+            talk.asker,
+            folder / "signed",
+            party.directory.lookup,
+        )
+        control.keymaster.share(talk.voters, control._cosigning)
+        control._cosigning.register(talk.responder)
+        await wire.listen(log.receive)
+        log.start()
+        return control
+
     @property
     def policy(self) -> Policy:
         """What is revoked, and the epoch of that."""
         return self.keymaster.record.policy
+
+    @property
+    def leads(self) -> bool:
+        """Whether this voter leads, as far as it knows."""
+        status = self.log.status()
+        return status.leader == status.node
 
     def status(self) -> dict[str, Any]:
         """The group's line in `status`: group, leader, term, commit, token."""
@@ -131,6 +212,12 @@ class Control:
             "voters": list(status.voters),
             "token": f"{status.group}:{status.term}",
         }
+
+    async def groups(self) -> list[dict[str, Any]]:
+        """The log's line, and one for each election, which only the voter that leads knows of."""
+        with contextlib.suppress(NotLeader, NoQuorum):
+            return [self.status(), *await self.desk.groups()]
+        return [self.status()]
 
     async def group_leader(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `group_leader`: who leads the control log, or an election.
@@ -150,10 +237,15 @@ class Control:
         """Answer `group_step_down`: end the leadership of an election, and say whose it was.
 
         :raises GrantDenied: if the asker holds no grant with KEY_ADMIN
-        :raises WiringError: for the control log itself while it has one voter
+        :raises WiringError: for the control log itself where it has one voter
+        :raises NoQuorum: if no other voter took over in time
         """
         group = str(args.get("group", ""))
         require_action(self._book, asker, Action.KEY_ADMIN, "make a leader step down")
+        if group == GROUP and isinstance(self.log, RaftLog):
+            before = self.status()
+            await self._hand_over(self.log)
+            return before
         if group == GROUP:
             raise WiringError(
                 f"{GROUP} has one voter, {self._identity.name}: nobody could take over",
@@ -161,6 +253,38 @@ class Control:
                 item=GROUP,
             )
         return _group_document(group, await self.desk.step_down(asker, {"name": group}))
+
+    async def _hand_over(self, log: RaftLog) -> None:
+        """Let another voter lead: the first that takes over, those that are here before those that are not heard."""
+        others = [one for one in self.keymaster.voters if one.tag != self._identity.tag]
+        others.sort(key=lambda one: not self._directory.alive(one.tag))
+        for voter in others:
+            try:
+                await log.transfer(number_of(voter.tag))
+                return
+            except NoQuorum:
+                if voter is others[-1]:
+                    raise
+
+    async def leave(self) -> None:
+        """Before this voter stops: let another lead at once, instead of after an election timeout."""
+        if isinstance(self.log, RaftLog) and self.leads:
+            with contextlib.suppress(NotLeader, NoQuorum, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._hand_over(self.log)
+
+    async def admit_by(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer `member_admit`: note a node that another voter let in by its token.
+
+        :raises GrantDenied: if the asker is no voter
+        """
+        if all(voter.tag != asker.tag for voter in self.keymaster.voters):
+            raise GrantDenied(
+                f"{asker.name} is no voter", principal=asker.name, action="CONSENSUS_MEMBER", route=""
+            )
+        identity = self._directory.admit(bytes.fromhex(str(args.get("identity", ""))))
+        await self.admit(identity, [Grant.parse(bytes.fromhex(raw)) for raw in args.get("grants", [])])
+        return {}
 
     async def challenge(self, asker: Identity, args: dict[str, Any]) -> dict[str, Any]:
         """Answer `challenge`: what a proof of possession to this voter has to be about."""
@@ -404,6 +528,13 @@ class Control:
         record = await self.keymaster.revoke([bytes.fromhex(item)], Grant.parse(saved.value))
         return {"id": item, "policy_epoch": record.policy_epoch}
 
-    def close(self) -> None:
-        """Close the log."""
-        self.log.close()
+    async def close(self) -> None:
+        """Close the log, and stop speaking with the other voters."""
+        if self._cosigning is not None:
+            await self._cosigning.close()
+        if isinstance(self.log, RaftLog):
+            await self.log.close()
+        else:
+            self.log.close()
+        if self._wire is not None:
+            await self._wire.close()

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from meshfold.core.errors import MeshfoldError
 from meshfold.mesh.enrolment import AuthorityFolder
 from meshfold.mesh.enrolment.doorkeeper import Doorkeeper
-from meshfold.mesh.node.control import Control
+from meshfold.mesh.node.control import Control, LeadersDesk, Talk
 from meshfold.mesh.node.key_desk import KeyDesk
 from meshfold.mesh.node.login_revoker import LoginRevoker
 from meshfold.mesh.node.membership import Membership
 from meshfold.mesh.node.standing import Standing
+from meshfold.mesh.node.voter_log import voter_folder
 from meshfold.security import Grant, Identity, PolicyRecord
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ __all__ = ("VoterDuties",)
 
 #: How long a voter waits for a node to hear that it has a new grant; one that does not finds it out by itself.
 TELL_S: Final = 1.0
+#: One question to the voter that leads, to note a node that joined.
+ADMIT_S: Final = 5.0
 
 
 class VoterDuties:
@@ -56,7 +59,9 @@ class VoterDuties:
             await self._open_door(AuthorityFolder.open(folder), self.control)
 
     def follow(self, record: PolicyRecord) -> None:
-        """Revoke logins as a newer policy asks."""
+        """Erase keys and revoke logins as a newer policy asks."""
+        if self.control is not None:
+            self.control.keymaster.erase_shredded(record)
         if self.login_revoker is not None:
             self.login_revoker.note(record)
 
@@ -68,10 +73,33 @@ class VoterDuties:
     async def _open_control(self) -> None:
         """The voter's part: the control log, and the questions only a voter answers."""
         session = self._session
-        folder = session.context.state_dir / "voter"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.control = await Control.open(
-            folder,
+        self.control = await (self._found() if len(session.voters) == 1 else self._join())
+        self._key_desk = KeyDesk(self.control, session)
+        self.control.mint = lambda identity, grants: session.enrolment.store.mint(
+            identity, grants, session.subjects, session.hlc.now_ms()
+        )
+        self.control.certificates = session.upkeep.trust.certificates
+        session.responder.answers("challenge", self.control.challenge)
+        desk = LeadersDesk(session.responder, self.control.keymaster)
+        desk.answers("keys", self.control.keys_for)
+        desk.answers("grants", self.control.grants)
+        desk.answers("grant_show", self.control.show)
+        desk.answers("member", self.control.member)
+        desk.answers("member_admit", self.control.admit_by)
+        desk.answers("grant_issue", self._issue)
+        desk.answers("grant_revoke", self.control.revoke)
+        self._key_desk.register(desk)
+        Membership(self.control, session).register(desk)
+        session.responder.answers("group_leader", self.control.group_leader)
+        session.responder.answers("group_step_down", self.control.group_step_down)
+        self.control.desk.register(session.responder)
+        self.control.log_desk.register(session.responder)
+
+    async def _found(self) -> Control:
+        """The log of a mesh with one voter."""
+        session = self._session
+        return await Control.open(
+            voter_folder(session.context.state_dir, session.identity, session.voters),
             session.enrolment.keys,
             session.identity,
             session.book,
@@ -79,41 +107,38 @@ class VoterDuties:
             session.hlc,
             session.voters,
         )
-        self._key_desk = KeyDesk(self.control, session)
-        self.control.mint = lambda identity, grants: session.enrolment.store.mint(
-            identity, grants, session.subjects, session.hlc.now_ms()
+
+    async def _join(self) -> Control:
+        """This voter's part of the log of several."""
+        session = self._session
+        return await Control.join(
+            voter_folder(session.context.state_dir, session.identity, session.voters),
+            session.enrolment.store.memory.folder,
+            session.party,
+            session.enrolment.keys,
+            session.book,
+            Talk(session.voters, session.asker, session.responder, session.ledger.reject),
         )
-        self.control.certificates = session.upkeep.trust.certificates
-        session.responder.answers("challenge", self.control.challenge)
-        session.responder.answers("keys", self.control.keys_for)
-        session.responder.answers("grants", self.control.grants)
-        session.responder.answers("grant_show", self.control.show)
-        session.responder.answers("member", self.control.member)
-        session.responder.answers("grant_issue", self._issue)
-        session.responder.answers("grant_revoke", self.control.revoke)
-        self._key_desk.register(session.responder)
-        Membership(self.control, session).register(session.responder)
-        session.responder.answers("group_leader", self.control.group_leader)
-        session.responder.answers("group_step_down", self.control.group_step_down)
-        self.control.desk.register(session.responder)
-        self.control.log_desk.register(session.responder)
 
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
-        """Let in whoever brings a join token: this voter's folder holds the issuer."""
+        """Let in whoever brings a join token: this voter's folder holds the issuer, and the first of the voters does it."""
         session = self._session
         standing = control.standing = Standing(authority, session.context.state_dir / "nodes")
         control.renew = lambda identity: standing.identity(
             identity, session.subjects, session.context.voters, session.hlc.now_ms()
         )
+        if session.voters[0].tag != session.identity.tag:
+            return
         self.login_revoker = LoginRevoker(authority, control, session)
-        jobs: set[asyncio.Task[None]] = set()
+        jobs: set[asyncio.Task[dict[str, Any]]] = set()
 
         def admitted(identity: Identity, grants: list[Grant]) -> None:
-            job = session.loop.create_task(control.admit(identity, grants))
+            told = {"identity": identity.raw.hex(), "grants": [grant.raw.hex() for grant in grants]}
+            job = session.loop.create_task(session.ask_voters.decided("member_admit", told, ADMIT_S))
             jobs.add(job)
             job.add_done_callback(done)
 
-        def done(job: asyncio.Task[None]) -> None:
+        def done(job: asyncio.Task[dict[str, Any]]) -> None:
             jobs.discard(job)
             if not job.cancelled() and job.exception() is not None:
                 # The node brings its papers along when it asks for keys, and is noted then.
@@ -148,8 +173,10 @@ class VoterDuties:
         for part in (self._doorkeeper, self.login_revoker, self._key_desk):
             if part is not None:
                 await part.close()
+        if self.control is not None:
+            await self.control.leave()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the control log: last, when nobody asks any more."""
         if self.control is not None:
-            self.control.close()
+            await self.control.close()

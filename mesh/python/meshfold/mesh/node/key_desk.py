@@ -10,12 +10,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from meshfold.core import Address
-from meshfold.core.errors import KeyMissing, MeshfoldError, TransportClosed, WiringError
+from meshfold.core.errors import (
+    KeyMissing,
+    MeshfoldError,
+    NoQuorum,
+    NotLeader,
+    TransportClosed,
+    WiringError,
+)
 from meshfold.core.jobs import end_jobs
 from meshfold.core.registry import Action, FrameKind
 from meshfold.mesh.node.control import Control
 from meshfold.mesh.node.election_desk import require_action
-from meshfold.mesh.node.queries import Responder
+from meshfold.mesh.node.queries import Answering
 from meshfold.security import Identity
 from meshfold.security.capability import check_pattern
 from meshfold.security.key_tree import path_of
@@ -42,7 +49,7 @@ class KeyDesk:
         control.keymaster.send_packet = self._send_packet
         control.keymaster.tell = self._tell
 
-    def register(self, responder: Responder) -> None:
+    def register(self, responder: Answering) -> None:
         """Answer the questions about keys."""
         responder.answers("key_ls", self.listing)
         responder.answers("key_rotate", self.rotate)
@@ -57,9 +64,14 @@ class KeyDesk:
     async def _run(self) -> None:
         pruned_ms = self._session.hlc.now_ms()
         while True:
-            with contextlib.suppress(TransportClosed, KeyMissing):
+            # Another voter may lead, or none: then it is not ours to tell, or to change anything.
+            with contextlib.suppress(TransportClosed, KeyMissing, NotLeader, NoQuorum):
+                await self._control.keymaster.lead()
                 await self._control.keymaster.publish()
             await asyncio.sleep(HEARTBEAT_MS / 1000)
+            self._count_sealed()
+            if not self._control.leads:
+                continue
             await self._rotate_due()
             if self._session.hlc.now_ms() - pruned_ms > PRUNE_MS:
                 pruned_ms = self._session.hlc.now_ms()
@@ -71,7 +83,7 @@ class KeyDesk:
         except MeshfoldError as error:
             self._session.ledger.problems.append(f"ended revocations not left out: {error}")
 
-    async def _rotate_due(self) -> None:
+    def _count_sealed(self) -> None:
         plan = self._control.keymaster.plan
         for tag in self._session.directory.tags():
             heartbeat, life = self._session.directory.last(tag), self._session.directory.incarnation(tag)
@@ -80,6 +92,9 @@ class KeyDesk:
             for route in heartbeat.routes:
                 frames = (route.generation << 24) + route.frame_ctr // 2
                 plan.sealed(Address.parse(route.address).tokens, tag, life, frames)
+
+    async def _rotate_due(self) -> None:
+        plan = self._control.keymaster.plan
         for path in plan.due(self._session.hlc.now_ms()):
             try:
                 await self._control.keymaster.rotate(path)

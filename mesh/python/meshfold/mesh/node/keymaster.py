@@ -7,16 +7,20 @@ subject; then the record goes out on the policy subject. One publisher, so packe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, NoQuorum, WiringError
-from meshfold.core.ports import ControlLog
+from meshfold.core.ports import Versioned
 from meshfold.mesh.clocks import HybridClock
+from meshfold.mesh.node.cosigning import Cosigning
 from meshfold.mesh.node.members import Directory
 from meshfold.mesh.node.rotation import RotationPlan
+from meshfold.mesh.node.shared_keys import PREFIX as KEYS_PREFIX
+from meshfold.mesh.node.shared_keys import SharedKeys
+from meshfold.mesh.node.voter_log import VoterLog
 from meshfold.security import (
     Epochs,
     Grant,
@@ -64,7 +68,7 @@ class Keymaster:
 
     def __init__(
         self,
-        log: ControlLog,
+        log: VoterLog,
         tree: KeyTree,
         keys: NodeKeys,
         identity: Identity,
@@ -89,8 +93,12 @@ class Keymaster:
         self.send_packet: Callable[[bytes, bytes], Awaitable[None]] | None = None
         #: tells everyone the record; set by the session
         self.tell: Callable[[bytes], Awaitable[None]] | None = None
-        #: asks the other voters for their signatures of a record
-        self.cosign: Callable[[PolicyRecord], Awaitable[list[tuple[bytes, bytes]]]] | None = None
+        #: the other voters, where there are any; set by `share`
+        self._cosigning: Cosigning | None = None
+        self._shared = SharedKeys(tree.store, log)
+        self._leading = asyncio.Lock()
+        #: the term in which this voter has made sure that it has everything
+        self._led_term = 0
         #: packets made since the start
         self.packets = 0
 
@@ -106,6 +114,54 @@ class Keymaster:
         else:
             self._book.set_policy(self.record.policy)
         await self._remember()
+        self.erase_shredded(self.record)
+
+    def share(self, voters: tuple[Identity, ...], cosigning: Cosigning) -> None:
+        """Be one of several voters from now on."""
+        self.voters, self._cosigning = voters, cosigning
+
+    async def lead(self) -> None:
+        """Return when this voter may decide: it leads, its record is the log's, and every key that the log notes is here.
+
+        A single voter always may.
+
+        :raises NotLeader: if another voter leads
+        :raises NoQuorum: if no majority answers, or a key is on none of those that do
+        """
+        if self._cosigning is None:
+            return
+        async with self._leading:
+            self._take(await self._log.get(POLICY_KEY))
+            term = self._log.status().term
+            if term == self._led_term:
+                return
+            noted = SharedKeys.read(await self._log.snapshot(KEYS_PREFIX), self.record.epochs)
+            await self._cosigning.fetch(noted)
+            self.erase_shredded(self.record)
+            self.tree.store.draw_roots(0)
+            if not self.tree.store.members():
+                self.tree.store.draw_members(0, 0)
+            if self._version == 0 or self.record.voters != voters_hash(self.voters):
+                await self._change(lambda record: record)
+            await self._remember()
+            self._led_term = term
+
+    def _take(self, saved: Versioned | None) -> None:
+        """Go on from what the log holds."""
+        if saved is not None and saved.version != self._version:
+            self.record, self._version = PolicyRecord.parse(saved.value), saved.version
+            self._book.set_policy(self.record.policy)
+
+    def applied(self) -> PolicyRecord:
+        """The record as far as this voter has applied the log: the newest may be missing."""
+        saved = self._log.state.values.get(POLICY_KEY)
+        return PolicyRecord.parse(saved.value) if saved is not None else self.record
+
+    def erase_shredded(self, record: PolicyRecord) -> None:
+        """Erase the keys that the voters shredded, as every voter does that hears of it."""
+        for one in record.epochs.raises:
+            if one.shredded and self.tree.store.holds_outside("m", one.path, one.epoch):
+                self.tree.store.shred(one.path, one.epoch)
 
     async def _remember(self) -> None:
         """Keep the raises of the record beyond the time it needs them: it leaves out what no live frame can be under."""
@@ -123,18 +179,30 @@ class Keymaster:
     async def change(self, make: Callable[[PolicyRecord], PolicyRecord]) -> PolicyRecord:
         """Replace the record: signed by a majority and logged on return.
 
-        :raises NoQuorum: if it could not be
+        :raises NotLeader: if another voter leads
+        :raises NoQuorum: if no majority signed it, or it could not be logged
         """
+        await self.lead()
+        return await self._change(make)
+
+    async def _change(self, make: Callable[[PolicyRecord], PolicyRecord]) -> PolicyRecord:
+        floor = (0, 0)
         async with self._changing:
             for _ in range(RETRIES_MAX):
                 old = self.record
-                new = replace(
-                    make(old), log_index=old.log_index + 1, voters=voters_hash(self.voters), signatures=()
-                )
-                signatures = [new.sign(self._keys)]
-                if len(self.voters) > 1 and self.cosign is not None:
-                    signatures += await self.cosign(new)
-                new = replace(new, signatures=tuple(signatures))
+                # Where others have signed a record that came to nothing, ours goes above it.
+                made = make(replace(old, policy_epoch=max(old.policy_epoch, floor[0])))
+                log_index = max(old.log_index, floor[1]) + 1
+                new = replace(made, log_index=log_index, voters=voters_hash(self.voters), signatures=())
+                if self._cosigning is None:
+                    new = replace(new, signatures=(self.sign(new),))
+                else:
+                    signed, floor = await self._cosigning.collect(new)
+                    if signed is None:
+                        continue
+                    new = signed
+                    # A majority holds the keys: from here on they are the mesh's.
+                    await self._shared.note()
                 index = await self._log.compare_and_set(POLICY_KEY, new.encode(), self._version)
                 if index is not None:
                     self.record, self._version = new, index
@@ -146,6 +214,10 @@ class Keymaster:
                 if saved is not None:
                     self.record, self._version = PolicyRecord.parse(saved.value), saved.version
         raise NoQuorum("the policy was changed by others all the time", group="control")
+
+    def sign(self, record: PolicyRecord) -> tuple[bytes, bytes]:
+        """This voter's signature, without any question; `Cosigning` asks them."""
+        return record.sign(self._keys)
 
     def packet_for(self, grantee: Identity, grants: Iterable[Grant]) -> bytes:
         """A key packet."""
@@ -215,10 +287,11 @@ class Keymaster:
                 epochs = self._raised(epochs, path, epoch, self._hlc.now_ms())
             return replace(record, policy_epoch=epoch, revoked=record.revoked - ended | gone, epochs=epochs)
 
-        record = await self.change(revoked)
         if holder_left:
+            # Before the record: whoever signs it holds the members' next key, too.
             epoch, _, _ = self.tree.store.members()[-1]
             self.tree.store.draw_members(epoch + 1, self._stamped_ms() + LEAD_MS)
+        record = await self.change(revoked)
         await self._announce(paths, members=holder_left)
         return record
 
@@ -227,13 +300,21 @@ class Keymaster:
 
         A link ends at its time. A key ends when its identity and every grant that it stands in have.
         """
-        revoked, before_ms = self.record.revoked, now_ms - ENDED_MS
+        await self.lead()
+        grants, members = await self._log.snapshot("grant/"), await self._log.snapshot("member/")
+        return self._ended(self.record, now_ms, grants, members)
+
+    @staticmethod
+    def _ended(
+        record: PolicyRecord, now_ms: int, grants: Mapping[str, Versioned], members: Mapping[str, Versioned]
+    ) -> frozenset[bytes]:
+        revoked, before_ms = record.revoked, now_ms - ENDED_MS
         last: dict[bytes, int] = {}
-        for saved in (await self._log.snapshot("grant/")).values():
+        for saved in grants.values():
             for link in Grant.parse(saved.value).links:
                 for item in {link.hash, link.subject_pub, link.issuer_pub} & revoked:
                     last[item] = max(last.get(item, 0), link.not_after_ms)
-        for saved in (await self._log.snapshot("member/")).values():
+        for saved in members.values():
             identity = Identity.parse(saved.value)
             if identity.node_pub in revoked:
                 last[identity.node_pub] = max(last.get(identity.node_pub, 0), identity.not_after_ms)
@@ -311,8 +392,8 @@ class Keymaster:
             )
             return replace(record, policy_epoch=record.policy_epoch + 1, epochs=Epochs(raises))
 
-        self.tree.store.shred(path, epoch)
         record = await self.change(shredded)
+        self.erase_shredded(record)
         await self.publish()
         return record
 
@@ -358,14 +439,14 @@ class Keymaster:
         if self.tell is not None:
             await self.tell(self.record.encode())
 
-    async def signature_for(self, raw: bytes) -> tuple[bytes, bytes]:
-        """This voter's signature of a record that another voter proposes.
+    async def check_follows(self, known: PolicyRecord, proposed: PolicyRecord) -> None:
+        """Return if a record that another voter proposes follows what this one knows.
 
-        :raises FrameRejected: if it does not follow what this voter knows
+        :raises FrameRejected: with reason `member` or `policy` if it does not
         """
-        proposed = PolicyRecord.parse(raw)
         if proposed.cluster != self.record.cluster or proposed.voters != voters_hash(self.voters):
             raise FrameRejected("member", "a record of another set of voters")
-        if self.record.log_index and not follows(self.record, proposed, await self.ended(self._hlc.now_ms())):
+        state = self._log.state
+        ended = self._ended(known, self._hlc.now_ms(), state.snapshot("grant/"), state.snapshot("member/"))
+        if known.log_index and not follows(known, proposed, ended):
             raise FrameRejected("policy", "a record that unsays something")
-        return proposed.sign(self._keys)

@@ -14,12 +14,13 @@ import secrets
 from collections import OrderedDict
 from typing import Any, Final
 
-from meshfold.consensus import Command, Op, SoloLog
+from meshfold.consensus import Command, Op
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, GrantDenied, QueueFull, TooLarge, WiringError
 from meshfold.core.ports import Change, Versioned
 from meshfold.core.registry import Action
 from meshfold.mesh.node.queries import Responder
+from meshfold.mesh.node.voter_log import VoterLog
 from meshfold.security import GrantBook, Identity
 
 __all__ = ("VALUE_BYTES_MAX", "LogDesk")
@@ -54,7 +55,7 @@ def _number(args: dict[str, Any], name: str) -> int:
 class LogDesk:
     """Takes questions about the log of this voter."""
 
-    def __init__(self, log: SoloLog, book: GrantBook) -> None:
+    def __init__(self, log: VoterLog, book: GrantBook) -> None:
         self._log = log
         self._book = book
         self._held = 0

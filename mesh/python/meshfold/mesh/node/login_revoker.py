@@ -76,10 +76,10 @@ class LoginRevoker:
                 self._session.ledger.problems.append(f"logins not revoked at the broker: {error}")
 
     async def _revoke(self) -> None:
-        revoked, now_s = self._control.policy.revoked, int(time.time())
+        revoked, now_s = self._session.safety.keeper.record.revoked, int(time.time())
         fresh = revoked - self._authority.revocations_seen
         if revoked != self._authority.revocations_seen:
-            holders = await self._holders(fresh)
+            holders = self._holders(fresh)
             retired = {one.login_pub: _ends_s(one, now_s) for one in holders if one.node_pub in revoked}
             logins = {one.login_pub: now_s for one in holders if one.node_pub not in revoked}
             left = [one for one in holders if self._session.book.grants_of(one.tag)]
@@ -100,12 +100,12 @@ class LoginRevoker:
         if not self._told:
             await self._push()
 
-    async def _holders(self, fresh: frozenset[bytes]) -> list[Identity]:
+    def _holders(self, fresh: frozenset[bytes]) -> list[Identity]:
         """Members that a revocation is about: their key, a grant of theirs, or a link above it."""
-        noted = [Identity.parse(one.value) for one in (await self._control.log.snapshot("member/")).values()]
+        noted = [Identity.parse(one.value) for one in self._control.log.state.snapshot("member/").values()]
         members = [self._session.directory.lookup(one.tag) or one for one in noted]
         concerned = {one.tag for one in members if one.node_pub in fresh}
-        for saved in (await self._control.log.snapshot("grant/")).values():
+        for saved in self._control.log.state.snapshot("grant/").values():
             grant = Grant.parse(saved.value)
             if any(link.hash in fresh or link.subject_pub in fresh for link in grant.links):
                 concerned.add(grant.tag)

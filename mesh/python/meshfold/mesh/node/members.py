@@ -134,6 +134,10 @@ class Directory:
         seen = self._seen.get(tag)
         return seen is not None and not seen.closed and self._age_s(seen) < MEMBER_TIMEOUT_S
 
+    def silent(self, tag: bytes) -> bool:
+        """Whether the node was heard once, and is not alive any more."""
+        return tag in self._seen and not self.alive(tag)
+
     def heard_incarnations(self) -> dict[str, bytes]:
         """What the next heartbeat echoes."""
         return {tag.hex(): seen.incarnation for tag, seen in self._seen.items()}

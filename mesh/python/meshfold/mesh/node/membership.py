@@ -12,7 +12,7 @@ from meshfold.core.errors import ConfigError
 from meshfold.core.registry import Action
 from meshfold.mesh.node.control import Control
 from meshfold.mesh.node.election_desk import require_action
-from meshfold.mesh.node.queries import Responder
+from meshfold.mesh.node.queries import Answering
 from meshfold.security import Grant, Identity
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Membership:
         self._control = control
         self._session = session
 
-    def register(self, responder: Responder) -> None:
+    def register(self, responder: Answering) -> None:
         """Answer the questions about members."""
         responder.answers("members", self.members)
         responder.answers("member_retire", self.retire)

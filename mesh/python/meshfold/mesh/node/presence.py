@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from meshfold.core.errors import FrameRejected
 from meshfold.core.ports import LogStatus
-from meshfold.mesh.node.control import GROUP
 from meshfold.mesh.records import Heartbeat
+from meshfold.mesh.subjects import GROUP
 from meshfold.security import Grant, Identity
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from meshfold.core import errors
 from meshfold.core.errors import MeshfoldError
@@ -13,7 +13,7 @@ from meshfold.mesh.node.reception import Reception
 from meshfold.mesh.records import Query, encode
 from meshfold.security import Identity
 
-__all__ = ("Asker", "Handler", "Responder")
+__all__ = ("Answering", "Asker", "Handler", "Responder")
 
 #: Takes (asker, args) and gives the answer's document; an error of ours is answered by code and text.
 Handler = Callable[[Identity, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -41,6 +41,14 @@ class Asker:
         subject = party.subjects.node("q", recipient.tag)
         query = encode(Query(command, args, party.grants()))
         return await party.ask(FrameKind.QUERY, recipient, query, subject, timeout_s)
+
+
+class Answering(Protocol):
+    """Where handlers of questions are registered."""
+
+    def answers(self, command: str, handler: Handler) -> None:
+        """Register the handler of a command."""
+        ...
 
 
 class Responder:

@@ -168,7 +168,7 @@ class Session:
         self.responder = Responder(
             self.party, reject=self.ledger.reject, denied=self.ledger.denied, audited=self.ledger.asked
         )
-        self.ask_voters = Voters(self.voters, identity, self.asker, self.responder)
+        self.ask_voters = Voters(self.voters, identity, self.asker, self.responder, self.directory.silent)
         self.electorate = MeshElectorate(self.ask_voters)
         self.control_log = RemoteLog(self.ask_voters, self.presence.log_status)
         self.heartbeats = Heartbeats(
@@ -252,5 +252,5 @@ class Session:
         await self.responder.close()
         await self.transport.close()
         await self.safety.close()
-        self.duties.close()
+        await self.duties.close()
         await asyncio.to_thread(self.recorder.close)

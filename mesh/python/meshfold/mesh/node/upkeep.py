@@ -11,7 +11,14 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from meshfold.core.errors import FrameRejected, GrantDenied, MeshfoldError, TransportTimeout
+from meshfold.core.errors import (
+    FrameRejected,
+    GrantDenied,
+    MeshfoldError,
+    NoQuorum,
+    NotLeader,
+    TransportTimeout,
+)
 from meshfold.core.jobs import end_jobs
 from meshfold.mesh.enrolment import Enrolment
 from meshfold.mesh.node.control import possession_request
@@ -25,6 +32,8 @@ __all__ = ("Upkeep",)
 #: How long a starting node waits for a voter to answer, and how long for one question.
 KEYS_WAIT_S: Final = 20.0
 KEYS_ASK_S: Final = 1.0
+#: How long one of several voters waits for so many others that they are a majority.
+VOTERS_WAIT_S: Final = 300.0
 #: A node asks its voter for new keys, grants and logins so often, and at once when told of a change.
 UPKEEP_S: Final = 600.0
 #: A node without any grant asks so often whether one came.
@@ -74,16 +83,18 @@ class Upkeep:
     async def _fetch_keys(self) -> bool:
         """Whether the broker's login changed by what was granted since this node was last here."""
         session = self._session
-        deadline = session.loop.time() + KEYS_WAIT_S
+        # Several voters need each other to begin, and may be started by hand.
+        wait_s = KEYS_WAIT_S if session.control is None or len(session.voters) == 1 else VOTERS_WAIT_S
+        deadline = session.loop.time() + wait_s
         while True:
             try:
                 return self._install(await self._ask_keys())
-            except TransportTimeout:
+            except (TransportTimeout, NotLeader, NoQuorum) as error:
                 if session.loop.time() > deadline:
                     raise TransportTimeout(
-                        f"no voter answered {session.name} within {KEYS_WAIT_S:.0f} s",
+                        f"no voter answered {session.name} within {wait_s:.0f} s: {error.what}",
                         fix="is the hub running? `meshfold status` shows who is here",
-                        timeout_s=KEYS_WAIT_S,
+                        timeout_s=wait_s,
                     ) from None
                 await asyncio.sleep(0.1)
 
@@ -96,9 +107,7 @@ class Upkeep:
             "nonce": nonce,
             "wrap": session.safety.wrap_record.hex(),
         }
-        if session.control is not None:
-            return await session.control.keys_for(session.identity, args)
-        document = await session.ask_voters.ask("keys", args, KEYS_ASK_S, self._proof)
+        document = await session.ask_voters.decided("keys", args, KEYS_ASK_S, self._proof)
         if document.get("nonce") != nonce:
             raise FrameRejected("replay", "the answer to another question")
         return document

@@ -100,7 +100,7 @@ async def outsider(node: Node, marks: dict[str, str], stop: asyncio.Event) -> No
     except GrantDenied as error:
         tell("refused", node=node.name, route=target.text, action="subscribe", error=str(error))
     try:
-        await session.asker.ask(session.voters[0], "keys", {"grants": []}, READY_S)
+        await session.ask_voters.decided("keys", {"grants": []}, READY_S)
     except MeshfoldError as error:
         tell("refused", node=node.name, route="", action="keys", error=str(error))
     tell("ready")

@@ -1,6 +1,6 @@
 """`meshfold up`: a whole sealed mesh on this machine, watched until it is told to stop.
 
-Order of start: server, wire tap, context, hub (the voter), edge and further members, outsider. Order of stop: edge first,
+Order of start: server, wire tap, context, the voters (the hub among them), further members, outsider. Order of stop: edge first,
 so that its last events are counted at the hub; then the summary is asked for; then the rest.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from meshfold.core.errors import MeshfoldError
+from meshfold.core.errors import ConfigError, MeshfoldError
 from meshfold.core.jobs import end_jobs
 from meshfold.mesh.broker import server_version
 from meshfold.mesh.folders import state_folder
@@ -33,7 +33,7 @@ from meshfold.mesh.up.probes import Probes
 from meshfold.mesh.up.sampler import PRESSURE, routes_of
 from meshfold.mesh.up.tap import WireTap
 
-__all__ = ("Stopped", "Supervisor")
+__all__ = ("Stopped", "Supervisor", "voters_of")
 
 WATCH_S = 0.1
 SHOW_S = 0.25
@@ -62,6 +62,21 @@ def exporting_to(otlp: str) -> dict[str, str]:
     }
 
 
+def voters_of(nodes: int, wanted: int | None) -> tuple[str, ...]:
+    """The members that are voters, the hub first and the edge last; without a number three of them, where there are three.
+
+    :raises ConfigError: if more are wanted than there are members
+    """
+    count = wanted if wanted is not None else (3 if nodes >= 3 else 1)
+    if count > nodes:
+        raise ConfigError(
+            f"{count} voters of {nodes} nodes",
+            fix=f"add --nodes {count}, or take fewer voters",
+            item="--voters",
+        )
+    return ("hub", *(f"node-{n}" for n in range(3, nodes + 1)), "edge")[:count]
+
+
 class Supervisor:
     """Runs the mesh of `up`. `say` gets messages for people, `show` a document for the live view."""
 
@@ -69,6 +84,7 @@ class Supervisor:
         self,
         *,
         nodes: int,
+        voters: int | None = None,
         for_s: float | None,
         folder: Path | None,
         say: Callable[[str], None],
@@ -91,11 +107,12 @@ class Supervisor:
             else Path(self._temporary.name if self._temporary else ".")
         )
         self._names = ["hub", "edge", *(f"node-{n}" for n in range(3, nodes + 1)), "outsider"]
+        self._voters = voters_of(nodes, voters)
         self._marks = {name: secrets.token_hex(16) for name in (*routes_of(), "pressure")}
         self._tap = WireTap(
             (mark for name, mark in self._marks.items() if name != "heartbeat"), self._marks["heartbeat"]
         )
-        self._mesh = LocalMesh(self._folder)
+        self._mesh = LocalMesh(self._folder, voters=self._voters)
         self._children: dict[str, Child] = {}
         self._probes = Probes(self._names[:-1], lambda name: self._children[name].alive)
         self._health: HealthServer | None = None
@@ -155,12 +172,18 @@ class Supervisor:
         marks = self._folder / "marks.json"
         marks.touch(mode=0o600)
         marks.write_text(json.dumps(self._marks))
+        self._children = {
+            name: Child(name, context.path, marks, self._folder, self._on_message, self._environment)
+            for name in self._names
+        }
+        # Several voters get ready together or not at all.
+        for name in self._voters:
+            await self._children[name].start()
+        for name in self._voters:
+            await self._or_stop(self._children[name].wait_ready())
         for name in self._names:
-            child = Child(name, context.path, marks, self._folder, self._on_message, self._environment)
-            self._children[name] = child
-            await child.start()
-            if name == "hub":
-                await self._or_stop(child.wait_ready())
+            if name not in self._voters:
+                await self._children[name].start()
         for child in self._children.values():
             await self._or_stop(child.wait_ready())
 
@@ -277,6 +300,7 @@ class Supervisor:
                 "node": leader.get("leader"),
                 "term": leader.get("term", 0),
                 "token": leader.get("token"),
+                "voters": leader.get("voters", []),
             },
             "broker": {
                 "version": server_version(),
