@@ -24,6 +24,7 @@ use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
 use bound::Bound;
 use credit::Reservation;
+use defer::Deferred;
 use journey::Journey;
 use run::Reach;
 use turn::{Arrival, Work};
@@ -32,6 +33,7 @@ use waiting::Waiting;
 mod adopt;
 mod bound;
 mod credit;
+mod defer;
 mod ephemeral;
 mod install;
 mod journey;
@@ -43,6 +45,7 @@ mod turn;
 mod waiting;
 
 pub use credit::{CreditRow, Lane, Spent};
+pub use defer::DEFERRED_MAX;
 pub use install::Uninstallable;
 pub use journey::{Made, RunCall};
 pub use mail::Mail;
@@ -239,6 +242,8 @@ pub struct Engine {
     next: Option<Step>,
     /// A run that waits for the outcome of a call.
     journey: Option<Box<Journey>>,
+    /// Events that wait until somebody looks.
+    deferred: Deferred,
     failures: VecDeque<(u32, String)>,
     out: Out,
     /// Edges that hold up producers.
@@ -282,6 +287,7 @@ impl Engine {
             transcript: None,
             next: None,
             journey: None,
+            deferred: Deferred::default(),
             failures: VecDeque::new(),
             out: Out::default(),
             gates: 0,

@@ -94,6 +94,8 @@ pub(crate) struct Stage {
     pub(crate) kind: String,
     pub(crate) with: Config,
     pub(crate) run: Run,
+    /// Whether it may wait for time.
+    pub(crate) timed: bool,
 }
 
 /// Where results go.
@@ -186,8 +188,13 @@ impl Node {
             } else {
                 Run::Native(operator::build(&stage.kind, &stage.with)?)
             };
-            let (kind, with) = (stage.kind.clone(), stage.with.clone());
-            stages.push(Stage { kind, with, run });
+            let timed = matches!(&run, Run::Native(operator) if operator.timed());
+            stages.push(Stage {
+                kind: stage.kind.clone(),
+                with: stage.with.clone(),
+                run,
+                timed,
+            });
         }
         let known = |place: usize| {
             let unknown = || BuildError(format!("{} names a route that is not given", spec.name));
@@ -250,6 +257,11 @@ impl Node {
                 Run::Native(operator) => Some((place, &**operator)),
                 Run::Foreign(_) => None,
             })
+    }
+
+    /// Those that may wait for time.
+    pub(crate) fn timed(&self) -> impl Iterator<Item = (usize, &dyn Operator)> + '_ {
+        self.native().filter(|(place, _)| self.stages[*place].timed)
     }
 
     /// How many of its stages are functions of the host's.

@@ -39,6 +39,11 @@ impl Payload {
         Self(Bytes::Inline(8, data))
     }
 
+    /// Whether the bytes are held in place.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.0, Bytes::Inline(..))
+    }
+
     /// A part of a shared buffer; short parts are copied, so that they do not keep the buffer alive.
     pub fn part(buffer: &Arc<[u8]>, start: usize, len: usize) -> Self {
         if len <= INLINE_BYTES {

@@ -28,7 +28,18 @@ fn python(codec: Codec) -> bool {
 }
 
 /// Encode by the route's schema.
+#[inline]
 pub(crate) fn encode(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
+    // What is published most.
+    if route.codec == Codec::Float
+        && let Ok(float) = value.cast_exact::<PyFloat>()
+    {
+        return Ok(Payload::eight(float.value().to_le_bytes()));
+    }
+    encode_any(route, value)
+}
+
+fn encode_any(route: &RouteBase, value: &Bound<'_, PyAny>) -> PyResult<Payload> {
     if !python(route.codec) {
         return scalar(route.codec, &route.text, value);
     }
@@ -57,9 +68,6 @@ fn scalar(codec: Codec, text: &str, value: &Bound<'_, PyAny>) -> PyResult<Payloa
             .map(|b| Payload::copy(b.as_bytes()))
             .map_err(|_| wrong()),
         Codec::Float => {
-            if let Ok(float) = value.cast_exact::<PyFloat>() {
-                return Ok(Payload::eight(float.value().to_le_bytes()));
-            }
             if value.is_instance_of::<PyBool>() {
                 return Err(wrong());
             }

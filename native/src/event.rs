@@ -14,7 +14,7 @@ use crate::route::RouteBase;
 /// An immutable event: envelope fields as attributes, `value` decoded on first use.
 #[pyclass(frozen, generic, module = "meshfold._native")]
 pub(crate) struct Event {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Inner,
     route: Py<RouteBase>,
     /// The object that was published, where it cannot change.
     known: Option<Py<PyAny>>,
@@ -66,15 +66,11 @@ pub(crate) fn range<'py>(py: Python<'py>, r: &ParentRange) -> PyResult<Bound<'py
 
 impl Event {
     pub(crate) fn new(inner: Arc<Inner>, route: Py<RouteBase>) -> Self {
-        Self::with_value(inner, route, None)
+        Self::with_value(Arc::unwrap_or_clone(inner), route, None)
     }
 
     /// One whose value is known without decoding.
-    pub(crate) fn with_value(
-        inner: Arc<Inner>,
-        route: Py<RouteBase>,
-        known: Option<Py<PyAny>>,
-    ) -> Self {
+    pub(crate) fn with_value(inner: Inner, route: Py<RouteBase>, known: Option<Py<PyAny>>) -> Self {
         Self {
             inner,
             route,

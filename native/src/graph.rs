@@ -9,10 +9,11 @@ use meshfold_core::event::{Event as Inner, EventId, Tag};
 use meshfold_core::ids::IdMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::alarm::{Alarm, Bell};
 use crate::convert::{counters, cycle, overflow, taint_bits};
+use crate::envelope::Given;
 use crate::errors::error;
 use crate::event::Event;
 use crate::hosts::Host;
@@ -94,7 +95,7 @@ pub(crate) struct GraphBase {
     pub(crate) failed: Mutex<Option<Py<PyAny>>>,
     clock: Option<Py<PyAny>>,
     pub(crate) producer: Tag,
-    incarnation: Tag,
+    pub(crate) incarnation: Tag,
 }
 
 /// Numbers of graphs in this process: they only tell what a route remembers apart.
@@ -117,7 +118,27 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl GraphBase {
+    /// The state, with everything worked on that was deferred. Whoever looks at the graph or changes it comes this way.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.settled(self.unsettled())
+    }
+
+    /// The state while events may be deferred: only to defer one more.
+    pub(crate) fn unsettled(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    pub(crate) fn settled<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.engine.settle() {
+            return state;
+        }
+        // The rare way: a result that Python has to encode, or a failure.
+        drop(state);
+        Python::attach(|py| {
+            if let Err(failure) = self.run(py) {
+                failure.write_unraisable(py, None);
+            }
+        });
         locked(&self.state)
     }
 
@@ -215,27 +236,79 @@ impl GraphBase {
         &self.incarnation
     }
 
-    #[pyo3(signature = (r, value, **envelope), text_signature = "($self, r, value, *, time=None, key=None, parents=None, correlation=None, \
+    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None, guards=None, qos=None, epoch=None, clock=None, logical_time=None, traceparent=None), text_signature = "($self, r, value, *, time=None, key=None, parents=None, correlation=None, \
         taints=None, labels=None, guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None)")]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn publish(
         &self,
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
-        envelope: Option<&Bound<'_, PyDict>>,
+        time: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+        parents: Option<&Bound<'_, PyAny>>,
+        correlation: Option<&Bound<'_, PyAny>>,
+        taints: Option<&Bound<'_, PyAny>>,
+        labels: Option<&Bound<'_, PyAny>>,
+        guards: Option<&Bound<'_, PyAny>>,
+        qos: Option<&Bound<'_, PyAny>>,
+        epoch: Option<&Bound<'_, PyAny>>,
+        clock: Option<&Bound<'_, PyAny>>,
+        logical_time: Option<&Bound<'_, PyAny>>,
+        traceparent: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Event>> {
-        self.publish_one(r, value, Full::Wait, envelope, false)
+        let given = Given {
+            time,
+            key,
+            parents,
+            correlation,
+            taints,
+            labels,
+            guards,
+            qos,
+            epoch,
+            clock,
+            logical_time,
+            traceparent,
+        };
+        self.publish_one(r, value, Full::Wait, &given, false)
     }
 
     /// As `publish`; raises `WouldBlock` instead of waiting for room.
-    #[pyo3(signature = (r, value, **envelope), text_signature = "($self, r, value, *, time=None, key=None, parents=None, correlation=None, \
+    #[pyo3(signature = (r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, labels=None, guards=None, qos=None, epoch=None, clock=None, logical_time=None, traceparent=None), text_signature = "($self, r, value, *, time=None, key=None, parents=None, correlation=None, \
         taints=None, labels=None, guards=None, qos=0, epoch=0, clock=None, logical_time=0, traceparent=None)")]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn try_publish(
         &self,
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
-        envelope: Option<&Bound<'_, PyDict>>,
+        time: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+        parents: Option<&Bound<'_, PyAny>>,
+        correlation: Option<&Bound<'_, PyAny>>,
+        taints: Option<&Bound<'_, PyAny>>,
+        labels: Option<&Bound<'_, PyAny>>,
+        guards: Option<&Bound<'_, PyAny>>,
+        qos: Option<&Bound<'_, PyAny>>,
+        epoch: Option<&Bound<'_, PyAny>>,
+        clock: Option<&Bound<'_, PyAny>>,
+        logical_time: Option<&Bound<'_, PyAny>>,
+        traceparent: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Event>> {
-        self.publish_one(r, value, Full::Raise, envelope, false)
+        let given = Given {
+            time,
+            key,
+            parents,
+            correlation,
+            taints,
+            labels,
+            guards,
+            qos,
+            epoch,
+            clock,
+            logical_time,
+            traceparent,
+        };
+        self.publish_one(r, value, Full::Raise, &given, false)
     }
 
     /// Publish values one after the other; returns (first, last). Nothing is published if one cannot be encoded.
@@ -546,6 +619,8 @@ impl GraphBase {
 
     /// (count, [(edge, error)]) of failing observers.
     fn failure_rows(&self) -> (u64, Vec<(String, String)>) {
+        // What waited may have failed.
+        drop(self.state());
         let failures = locked(&self.failures);
         (failures.0, failures.1.iter().cloned().collect())
     }

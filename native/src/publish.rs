@@ -3,14 +3,15 @@
 //! Where nobody runs the turn and only direct observers read the route, the event goes to them at once, under one lock
 //! before and one after, and is one Python object for all of them and the caller. Everything else takes the turn.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
+use meshfold_core::event::Event as Inner;
 use meshfold_core::value::Codec;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 
 use crate::codec::encode;
-use crate::envelope;
+use crate::envelope::Given;
 use crate::event::Event;
 use crate::graph::{GraphBase, State, me};
 use crate::hosts::Host;
@@ -24,7 +25,7 @@ impl GraphBase {
         r: &Bound<'_, RouteBase>,
         value: &Bound<'_, PyAny>,
         full: Full,
-        given: Option<&Bound<'_, PyDict>>,
+        given: &Given<'_, '_>,
         owner: bool,
     ) -> PyResult<Py<Event>> {
         let py = r.py();
@@ -33,23 +34,46 @@ impl GraphBase {
         let ingest = self.now(py)?;
         // A value that cannot change need not be decoded again.
         let keep = same_object(route.codec, value).then(|| value.clone().unbind());
-        if given.is_none()
+        if given.is_nothing()
             && !owner
             && let Some(index) = self.known(route)
         {
-            let mut state = self.state();
+            let mut state = self.unsettled();
+            if state.owner == 0
+                && let Some((seq, taints)) = state.engine.defer(index, &payload, ingest)
+            {
+                drop(state);
+                let inner = Inner {
+                    route: route.tag,
+                    producer: self.producer,
+                    incarnation: self.incarnation,
+                    seq,
+                    seq_link: 0,
+                    time: ingest,
+                    ingest,
+                    taints,
+                    sampled: false,
+                    payload: Some(payload),
+                    extra: None,
+                };
+                return Py::new(py, Event::with_value(inner, r.clone().unbind(), keep));
+            }
+            let mut state = self.settled(state);
             if state.owner == 0 && state.engine.takes_plain(index, ingest) {
                 let home = r.clone().unbind();
                 if state.engine.only_direct(index) {
                     let inner = state.engine.publish_direct(index, payload, ingest);
+                    let inner = Arc::unwrap_or_clone(inner);
                     return self.hand_out(py, state, index, Event::with_value(inner, home, keep));
                 }
                 let inner = state.engine.publish_plain(index, payload, ingest);
+                state.engine.allow_deferring(index);
                 self.turn(py, state, None)?;
+                let inner = Arc::unwrap_or_clone(inner);
                 return Py::new(py, Event::with_value(inner, home, keep));
             }
         }
-        let mut input = envelope::input(py, ingest, given)?;
+        let mut input = given.input(py, ingest)?;
         let mut payload = [payload];
         let (index, home) = self.admit(py, r, &mut payload)?;
         let [payload] = payload;
@@ -62,6 +86,7 @@ impl GraphBase {
         })?;
         let made =
             made.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("not published"))?;
+        let made = Arc::unwrap_or_clone(made);
         Py::new(py, Event::with_value(made, home, keep))
     }
 
@@ -75,6 +100,7 @@ impl GraphBase {
     ) -> PyResult<Py<Event>> {
         if state.engine.edges_of(route).is_empty() {
             state.engine.tracer.finish();
+            state.engine.allow_deferring(route);
             drop(state);
             return Py::new(py, event);
         }

@@ -58,7 +58,7 @@ pub(crate) fn route_of(py: Python<'_>, graph: &GraphBase, tag: Tag) -> Option<Py
 pub(crate) fn redact(py: Python<'_>, event: &Event) -> Event {
     let inner = Inner {
         payload: None,
-        ..(*event.inner).clone()
+        ..event.inner.clone()
     };
     Event::new(Arc::new(inner), event.route(py))
 }

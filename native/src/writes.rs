@@ -1,9 +1,9 @@
 //! What write bindings and control loops need of a graph: routes with an owner, and many routes read at one moment.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyBytes;
 
-use crate::envelope;
+use crate::envelope::Given;
 use crate::errors::error;
 use crate::event::Event;
 use crate::graph::{GraphBase, me};
@@ -50,29 +50,61 @@ pub(crate) fn frozen(
 
 /// As `publish`, from what owns the route.
 #[pyfunction]
-#[pyo3(signature = (graph, r, value, **envelope), text_signature = "(graph, r, value, *, time=None, key=None, \
+#[pyo3(signature = (graph, r, value, *, time=None, key=None, parents=None, correlation=None, taints=None, guards=None, epoch=None), text_signature = "(graph, r, value, *, time=None, key=None, \
     parents=None, correlation=None, taints=None, guards=None, epoch=0)")]
+#[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn publish_owned(
     graph: &GraphBase,
     r: &Bound<'_, RouteBase>,
     value: &Bound<'_, PyAny>,
-    envelope: Option<&Bound<'_, PyDict>>,
+    time: Option<&Bound<'_, PyAny>>,
+    key: Option<&Bound<'_, PyAny>>,
+    parents: Option<&Bound<'_, PyAny>>,
+    correlation: Option<&Bound<'_, PyAny>>,
+    taints: Option<&Bound<'_, PyAny>>,
+    guards: Option<&Bound<'_, PyAny>>,
+    epoch: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Py<Event>> {
-    graph.publish_one(r, value, Full::Wait, envelope, true)
+    let given = Given {
+        time,
+        key,
+        parents,
+        correlation,
+        taints,
+        guards,
+        epoch,
+        ..Given::default()
+    };
+    graph.publish_one(r, value, Full::Wait, &given, true)
 }
 
 /// Publish the metadata of a value whose bytes stay where `reference` says.
 #[pyfunction]
-#[pyo3(signature = (graph, r, reference, **envelope), text_signature = "(graph, r, reference, *, time=None, key=None, \
+#[pyo3(signature = (graph, r, reference, *, time=None, key=None, parents=None, correlation=None, taints=None, epoch=None), text_signature = "(graph, r, reference, *, time=None, key=None, \
     parents=None, correlation=None, taints=None, epoch=0)")]
+#[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn publish_reference(
     py: Python<'_>,
     graph: &GraphBase,
     r: &Bound<'_, RouteBase>,
     reference: &str,
-    envelope: Option<&Bound<'_, PyDict>>,
+    time: Option<&Bound<'_, PyAny>>,
+    key: Option<&Bound<'_, PyAny>>,
+    parents: Option<&Bound<'_, PyAny>>,
+    correlation: Option<&Bound<'_, PyAny>>,
+    taints: Option<&Bound<'_, PyAny>>,
+    epoch: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Event> {
-    let mut input = envelope::input(py, graph.now(py)?, envelope)?;
+    let given = Given {
+        time,
+        key,
+        parents,
+        correlation,
+        taints,
+        epoch,
+        ..Given::default()
+    };
+    let mut input = given.input(py, graph.now(py)?)?;
     input.payload_ref = Some(reference.into());
     let index = graph.index(py, r)?;
     let mut made = None;

@@ -95,7 +95,7 @@ impl Engine {
         }
         let (rank, outputs): (_, Vec<_>) = (node.rank, node.outputs().collect());
         let boundary = node.boundary;
-        for (_, operator) in node.native() {
+        for (_, operator) in node.timed() {
             self.due = self.due.min(operator.deadline().unwrap_or(i64::MAX));
         }
         self.nodes.insert(id, node);

@@ -317,7 +317,11 @@ impl Engine {
         let (mut done, mut sides) = (Vec::new(), Vec::new());
         let mut open: VecDeque<Batch> = batches.into();
         while let Some(batch) = open.pop_front() {
-            let Some(operator) = self.nodes.get_mut(&at.0).and_then(|n| n.operator(at.1)) else {
+            let Some(node) = self.nodes.get_mut(&at.0) else {
+                break;
+            };
+            let timed = node.stages.get(at.1).is_some_and(|stage| stage.timed);
+            let Some(operator) = node.operator(at.1) else {
                 break;
             };
             let items = match batch {
@@ -365,7 +369,7 @@ impl Engine {
             journey
                 .failed
                 .extend(faults.map(|(row, why)| (row, at.0, why.into())));
-            if let Some(deadline) = operator.deadline() {
+            if timed && let Some(deadline) = operator.deadline() {
                 self.due = self.due.min(deadline);
             }
             for entry in out.moves.drain(..) {

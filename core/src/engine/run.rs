@@ -14,6 +14,7 @@ use crate::event::{Event, EventId, root_trace};
 use crate::node::Sink;
 use crate::operator::lot::Times;
 use crate::operator::{Column, Item, Lot};
+use crate::value::Codec;
 
 /// Elements of one run.
 pub const RUN_MAX: usize = 4096;
@@ -40,6 +41,8 @@ pub(super) struct Reach {
     topology: u64,
     /// Whether events that come as a run can go on as one.
     ok: bool,
+    /// Whether nobody is called, woken or told the time on the way.
+    quiet: bool,
     routes: Vec<usize>,
 }
 
@@ -129,16 +132,17 @@ impl Engine {
         true
     }
 
+    /// Whether a run can go on from a route, and nothing it reaches calls or wakes anybody or waits for time.
+    pub(super) fn is_quiet(&mut self, route: usize) -> bool {
+        let quiet = |reach: &Reach| reach.quiet;
+        self.reaches(route) && self.routes[route].reach.as_deref().is_some_and(quiet)
+    }
+
     fn reaches(&mut self, route: usize) -> bool {
         let known = self.routes[route].reach.as_ref();
         if known.is_none_or(|reach| reach.topology != self.topology) {
-            let (ok, routes) = self.look_around(route);
-            let topology = self.topology;
-            self.routes[route].reach = Some(Box::new(Reach {
-                topology,
-                ok,
-                routes,
-            }));
+            let reach = self.look_around(route);
+            self.routes[route].reach = Some(Box::new(reach));
         }
         let plain = |at: &usize| {
             let r = &self.routes[*at];
@@ -149,16 +153,16 @@ impl Engine {
     }
 
     /// What a run from a route would reach, and whether it may.
-    fn look_around(&self, route: usize) -> (bool, Vec<usize>) {
+    fn look_around(&self, route: usize) -> Reach {
         let (mut routes, mut nodes, mut open) = (vec![route], Vec::new(), vec![route]);
-        let (mut ok, mut direct, mut calls) = (true, false, 0);
+        let (mut ok, mut direct, mut calls, mut quiet) = (true, false, 0, true);
         while let Some(at) = open.pop() {
             for id in &self.routes[at].edges {
                 let edge = &self.edges[id];
                 let mut onto = Vec::new();
                 match &edge.kind {
                     Kind::Direct => direct = true,
-                    Kind::Queue(_) => {}
+                    Kind::Queue(_) => quiet = false,
                     Kind::Mail(_) => ok = false,
                     Kind::Forward(sink, _) => {
                         ok &= self.routes[at].codec == self.routes[*sink].codec;
@@ -171,6 +175,7 @@ impl Engine {
                         ok &= !node.boundary && !nodes.contains(id);
                         nodes.push(*id);
                         calls += node.foreign() + usize::from(node.sink == Sink::Host);
+                        quiet &= node.timed().next().is_none();
                         onto.extend(node.outputs());
                     }
                 }
@@ -180,11 +185,21 @@ impl Engine {
                     open.push(sink);
                 }
                 if !ok {
-                    return (false, routes);
+                    break;
                 }
             }
+            if !ok {
+                break;
+            }
         }
-        // Functions are called in the order of elements, whatever calls them.
-        (calls == 0 || (calls == 1 && !direct), routes)
+        let lies_here =
+            |at: &usize| !matches!(self.routes[*at].codec, Codec::Json | Codec::Foreign);
+        Reach {
+            topology: self.topology,
+            // Functions are called in the order of elements, whatever calls them.
+            ok: ok && (calls == 0 || (calls == 1 && !direct)),
+            quiet: quiet && calls == 0 && !direct && routes.iter().all(lies_here),
+            routes,
+        }
     }
 }

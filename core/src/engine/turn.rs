@@ -293,6 +293,7 @@ impl Engine {
         } = work;
         let node = self.nodes.get_mut(&id)?;
         while let Some(at) = node.stages.get_mut(stage) {
+            let timed = at.timed;
             let operator = match &mut at.run {
                 Run::Foreign(function) => {
                     let function = Some(*function);
@@ -312,7 +313,7 @@ impl Engine {
                     .zip(&node.inputs)
                     .any(|(waiting, input)| *waiting > 0 && (input.1, input.2) != (stage, port));
             operator.on_item(port, item, &mut self.out);
-            if let Some(deadline) = operator.deadline() {
+            if timed && let Some(deadline) = operator.deadline() {
                 self.due = self.due.min(deadline);
             }
             let Some(next) = self.out.take_one() else {
@@ -541,7 +542,7 @@ impl Engine {
         let deadlines = self
             .nodes
             .values()
-            .flat_map(|node| node.native().filter_map(|(_, op)| op.deadline()));
+            .flat_map(|node| node.timed().filter_map(|(_, op)| op.deadline()));
         deadlines
             .chain(self.mail_deadlines())
             .chain(self.ends())
@@ -577,7 +578,7 @@ impl Engine {
         self.end_routes(now);
         let mut due: Vec<(u32, usize)> = Vec::new();
         for (id, node) in &self.nodes {
-            for (stage, operator) in node.native() {
+            for (stage, operator) in node.timed() {
                 if operator.deadline().is_some_and(|deadline| deadline <= now) {
                     due.push((*id, stage));
                 }

@@ -62,6 +62,10 @@ impl Operator for Coalesce {
         self.state.held = Some(item);
     }
 
+    fn timed(&self) -> bool {
+        true
+    }
+
     fn deadline(&self) -> Option<i64> {
         self.state.held.as_ref().map(|_| self.state.due)
     }

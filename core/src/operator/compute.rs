@@ -95,6 +95,7 @@ fn each(lot: &Lot, out: &mut Out, mut holds: impl FnMut(&Item) -> Result<bool, F
     for row in 0..lot.len() {
         item.value = lot.values.get(row);
         item.time = lot.times.get(row);
+        item.ingest = lot.ingest(row);
         item.key = lot.keys.as_ref().map(|keys| keys[row].clone());
         match holds(&item) {
             Ok(true) => picks.push(row as u32),

@@ -205,6 +205,10 @@ impl Operator for FanIn {
         }
     }
 
+    fn timed(&self) -> bool {
+        true
+    }
+
     fn deadline(&self) -> Option<i64> {
         if self.settings.order == Order::Priority {
             return self.state.due;

@@ -199,6 +199,10 @@ impl Operator for Interval {
         }
     }
 
+    fn timed(&self) -> bool {
+        self.clock.timed()
+    }
+
     fn deadline(&self) -> Option<i64> {
         self.state.watermark.deadline(&self.clock)
     }

@@ -274,7 +274,7 @@ impl Operator for Lookup {
     }
 
     fn on_lot(&mut self, port: usize, mut lot: Lot, out: &mut Out) -> Ran {
-        self.on_time(lot.common.ingest, out);
+        self.on_time(lot.ingest(0), out);
         let right = self.state.right.get(&None);
         let Some(right) = right.filter(|_| port == 0 && !self.settings.keyed) else {
             return Ran::Alone(lot.len(), lot);
@@ -291,6 +291,10 @@ impl Operator for Lookup {
         let left = std::mem::replace(&mut lot.values, Column::Same(Value::None));
         lot.values = Column::Zip(vec![left, Column::Same(right.value.clone())]);
         Ran::Done(lot)
+    }
+
+    fn timed(&self) -> bool {
+        self.settings.wait.is_some()
     }
 
     fn deadline(&self) -> Option<i64> {

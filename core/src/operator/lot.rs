@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Item, Lineage, Record};
 use crate::event::{self, Event, EventId, Extra, ParentRange, add_range, root_trace};
+use crate::payload::Payload;
 use crate::registry::LINEAGE_TRUNCATED;
 use crate::taint;
 use crate::value::{Codec, Value};
@@ -39,6 +40,27 @@ impl Column {
                 Value::List(columns.iter().map(|column| column.get(row)).collect())
             }
         }
+    }
+
+    /// The values of these bytes of a route.
+    pub(crate) fn decoded(payloads: &[Payload], codec: Codec, route: usize) -> Self {
+        let eight = |payload: &Payload| payload.first_chunk::<8>().copied();
+        let words = || payloads.iter().map(eight);
+        let found = match codec {
+            Codec::Float => {
+                let floats = words().map(|word| word.map(f64::from_le_bytes));
+                floats.collect::<Option<_>>().map(Self::Floats)
+            }
+            Codec::Int => {
+                let ints = words().map(|word| word.map(i64::from_le_bytes));
+                ints.collect::<Option<_>>().map(Self::Ints)
+            }
+            _ => None,
+        };
+        found.unwrap_or_else(|| {
+            let value = |payload| Value::decode(codec, Some(payload), route);
+            Self::of(payloads.iter().map(value).collect())
+        })
     }
 
     /// The narrowest column of these values.
@@ -225,6 +247,8 @@ pub struct Lot {
     pub times: Times,
     /// Partition keys, if there are any.
     pub keys: Option<Vec<Arc<str>>>,
+    /// When each row was taken in, where that differs.
+    pub(crate) ingests: Option<Vec<i64>>,
     /// Which element of the turn's run caused each row.
     rows: Steps,
     pub(crate) ids: Ids,
@@ -305,6 +329,7 @@ impl Lot {
             values,
             times,
             keys,
+            ingests: None,
             rows: Steps::default(),
             trace: ids.clone(),
             causality: ids.clone(),
@@ -379,6 +404,12 @@ impl Lot {
         self.rows.at(row)
     }
 
+    /// When a row was taken in.
+    pub(crate) fn ingest(&self, row: usize) -> i64 {
+        let own = self.ingests.as_ref().map(|ingests| ingests[row]);
+        own.unwrap_or(self.common.ingest)
+    }
+
     /// One row as the item it is.
     pub fn item(&self, row: usize) -> Item {
         self.item_with(row, self.values.get(row))
@@ -394,6 +425,7 @@ impl Lot {
                 None => self.common.cause,
             },
             time: self.times.get(row),
+            ingest: self.ingest(row),
             key: self.keys.as_ref().map(|keys| keys[row].clone()),
             lineage: Lineage {
                 trace: self.trace_of(row),
@@ -452,6 +484,9 @@ impl Lot {
         if let Some(keys) = &mut self.keys {
             *keys = pick(keys, &picks);
         }
+        if let Some(ingests) = &mut self.ingests {
+            *ingests = pick(ingests, &picks);
+        }
         let picks: Arc<[u32]> = picks.into();
         self.rows.keep(&picks);
         for ids in [&mut self.ids, &mut self.trace, &mut self.causality] {
@@ -474,6 +509,7 @@ impl Lot {
                 Times::Each(times) => Times::Each(times.split_off(at)),
             },
             keys: self.keys.as_mut().map(|keys| keys.split_off(at)),
+            ingests: self.ingests.as_mut().map(|ingests| ingests.split_off(at)),
             rows: self.rows.split_off(at, len),
             ids: self.ids.split_off(at, len),
             trace: self.trace.split_off(at, len),
@@ -590,7 +626,7 @@ impl Lot {
             seq,
             seq_link: 0,
             time: self.times.get(row),
-            ingest: self.common.ingest,
+            ingest: self.ingest(row),
             taints: self.taints_on(on),
             sampled: false,
             payload: self.values.get(row).encode(on.codec, on.index),

@@ -70,7 +70,11 @@ pub trait Operator: Send {
         Ran::Alone(lot.len(), lot)
     }
 
-    /// Whether it ever waits for time: only then is it asked for a deadline.
+    /// Whether it may ever wait for time, as it is configured: only then is it asked for a deadline.
+    fn timed(&self) -> bool {
+        false
+    }
+
     /// When `on_time` wants to be called next, in the ns of items' `ingest`.
     fn deadline(&self) -> Option<i64> {
         None

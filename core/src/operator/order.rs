@@ -187,6 +187,10 @@ impl Operator for Resequence {
         }
     }
 
+    fn timed(&self) -> bool {
+        self.ns.is_some()
+    }
+
     fn deadline(&self) -> Option<i64> {
         let ns = self.ns?;
         let firsts = self

@@ -102,6 +102,10 @@ impl Operator for Hold {
         self.state.held = Some(item);
     }
 
+    fn timed(&self) -> bool {
+        self.when != When::Pulse
+    }
+
     fn deadline(&self) -> Option<i64> {
         let timed = self.when != When::Pulse && self.state.held.is_some();
         timed.then_some(self.state.due)

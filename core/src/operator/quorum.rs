@@ -147,6 +147,10 @@ impl Operator for Quorum {
         }
     }
 
+    fn timed(&self) -> bool {
+        true
+    }
+
     fn deadline(&self) -> Option<i64> {
         self.state.proposals.values().map(|p| p.due).min()
     }

@@ -189,6 +189,10 @@ impl Operator for Shadow {
         }
     }
 
+    fn timed(&self) -> bool {
+        true
+    }
+
     fn deadline(&self) -> Option<i64> {
         let s = &self.state;
         (s.due > 0 && !s.echoed && !s.overdue).then_some(s.due)

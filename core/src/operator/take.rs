@@ -116,6 +116,10 @@ impl Operator for StartWith {
         out.emit(item);
     }
 
+    fn timed(&self) -> bool {
+        true
+    }
+
     fn deadline(&self) -> Option<i64> {
         // At once, when it is installed.
         (!self.begun).then_some(i64::MIN)

@@ -138,6 +138,10 @@ impl Operator for Watchdog {
         self.state.reset = Some(item.made().with(Value::None));
     }
 
+    fn timed(&self) -> bool {
+        !self.settings.clock
+    }
+
     fn deadline(&self) -> Option<i64> {
         let waits = !self.settings.clock && self.state.armed;
         let last = self.state.last_reset.filter(|_| waits)?;

@@ -63,6 +63,11 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// Whether a source that is silent for long holds nobody back, so that time alone may move the watermark.
+    pub fn timed(&self) -> bool {
+        self.idle.is_some()
+    }
+
     /// There is no watermark before that many inputs have spoken.
     #[must_use]
     pub fn of_ports(mut self, ports: usize) -> Self {

@@ -94,7 +94,10 @@ impl EventLogBase {
         reason = "extracted from Python objects"
     )]
     fn append_events(&self, py: Python<'_>, events: Vec<PyRef<'_, Event>>) -> PyResult<u64> {
-        let events: Vec<_> = events.iter().map(|event| event.inner.clone()).collect();
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| Arc::new(event.inner.clone()))
+            .collect();
         let done = py.detach(|| self.append_inner(&events));
         done.map_err(|error| refused(py, &error))
     }

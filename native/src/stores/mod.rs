@@ -10,6 +10,8 @@ pub(crate) use replay::{derive_all, restore};
 
 use meshfold_stores::error::StoreError;
 use meshfold_stores::record;
+use std::sync::Arc;
+
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -19,7 +21,7 @@ use crate::event::Event;
 /// One event as bytes that `GraphBase.restore` takes back.
 #[pyfunction]
 pub(crate) fn pack_event<'py>(py: Python<'py>, event: &Event) -> Bound<'py, PyBytes> {
-    PyBytes::new(py, &record::body(&event.inner))
+    PyBytes::new(py, &record::body(&Arc::new(event.inner.clone())))
 }
 
 /// The error of `meshfold.core.errors` for a store's refusal.

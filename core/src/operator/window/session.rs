@@ -229,6 +229,10 @@ impl Operator for SessionWindow {
         }
     }
 
+    fn timed(&self) -> bool {
+        self.clock.timed()
+    }
+
     fn deadline(&self) -> Option<i64> {
         self.state.watermark.deadline(&self.clock)
     }

@@ -149,9 +149,9 @@ impl TimeWindow {
             partition.first = first;
         }
         partition.open.extend(ends);
-        let (len, now) = (lot.len(), lot.common.ingest);
-        let (source, rows) = (lot.item_with(0, Value::None), lot.steps());
-        let times = lot.times.clone();
+        let (len, common) = (lot.len(), lot.common.ingest);
+        let (mut source, rows) = (lot.item_with(0, Value::None), lot.steps());
+        let (times, ingests) = (lot.times.clone(), lot.ingests.clone());
         partition.blocks.push(Block::new(lot, first));
         let mut results = Vec::new();
         let mut row = 0;
@@ -163,6 +163,8 @@ impl TimeWindow {
             let reached = at.map_or(len, |at| first_from(&times, len, at)).max(row);
             let until = reached.min(len - 1);
             let time = times.get(until);
+            let now = ingests.as_ref().map_or(common, |ingests| ingests[until]);
+            source.ingest = now;
             if self.state.watermark.advance(&self.clock, 0, &source, time) {
                 self.sweep(now, out);
                 let made = out.items.drain(..).map(|(_, item)| (rows.at(until), item));
@@ -367,6 +369,10 @@ impl Operator for TimeWindow {
             lot.values = Column::Floats(numbers);
         }
         Ran::Items(self.insert_lot(lot, out), rest)
+    }
+
+    fn timed(&self) -> bool {
+        self.clock.timed()
     }
 
     fn deadline(&self) -> Option<i64> {
