@@ -13,8 +13,8 @@ stamp=.venv/.meshfold-stamp
 fingerprint() {
     {
         printf '%s\0' "$PWD"
-        find core consensus native -name '*.rs' -not -path '*/tests/*' -print0
-        printf '%s\0' Cargo.toml Cargo.lock core/Cargo.toml core/stores/Cargo.toml consensus/Cargo.toml native/Cargo.toml \
+        find core security consensus native -name '*.rs' -not -path '*/tests/*' -print0
+        printf '%s\0' Cargo.toml Cargo.lock core/Cargo.toml core/stores/Cargo.toml consensus/Cargo.toml security/Cargo.toml native/Cargo.toml \
             pyproject.toml native/pyproject.toml hatch_build.py requirements/dev.txt
     } | LC_ALL=C sort -z | while IFS= read -r -d '' path; do
         if [[ -f $path ]]; then sha256sum "$path"; else printf '%s\n' "$path"; fi

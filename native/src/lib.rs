@@ -17,6 +17,7 @@ mod queue;
 mod reading;
 mod route;
 mod run;
+mod sealing;
 mod spans;
 mod stores;
 mod turn;
@@ -46,6 +47,8 @@ mod _native {
     use crate::reading::{bound_taints, connections, kept, redact, route_of, taint_bound, wall_ns};
     #[pymodule_export]
     use crate::route::RouteBase;
+    #[pymodule_export]
+    use crate::sealing::{EventFrame, RouteSeal, SectionKey, SigningKey, VerifyingKey};
     #[pymodule_export]
     use crate::spans::{
         event_span, trace_bridge, trace_counts, trace_ignored, trace_start, trace_stop, trace_take,

@@ -11,8 +11,19 @@ from hostile import VARIANTS, Row, refused_as
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, KeyMissing
 from meshfold.core.registry import Action, FrameKind
-from meshfold.security import Capability, Epochs, Keyring, KeyStore, KeyTree, Raise, WrapRecord
+from meshfold.security import (
+    Capability,
+    Epochs,
+    EventFrame,
+    Keyring,
+    KeyStore,
+    KeyTree,
+    Raise,
+    Sealer,
+    WrapRecord,
+)
 from meshfold.security.epochs import EPOCH_MAX, OUTSIDE, OVERLAP_MS, ZERO, unpack_vector
+from meshfold.security.frame import Header
 from meshfold.security.key_tree import commitment
 from parties import CLUSTER, NOW_MS, OTHER, SECRET, Mesh, Party
 
@@ -223,21 +234,22 @@ def test_hk08_a_rollback_to_an_old_epoch_is_refused(mesh: Mesh) -> None:
     Row(mesh).refuses(rolled_back, "epoch")
 
 
-def test_hk13_a_subkey_ends_and_the_next_generation_begins(
-    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("meshfold.security.seal.GENERATION_FRAMES_MAX", 3)
-    seen = []
-    for _ in range(8):
-        frame = mesh.edge.seal()
-        seen.append((frame.header.generation, frame.header.frame_ctr))
+def test_hk13_a_subkey_ends_and_the_next_generation_begins(mesh: Mesh) -> None:
+    def standing(frame: EventFrame) -> tuple[int, int]:
         mesh.hub.opener.open_events("d", SECRET, frame.whole())
+        header = Header.parse(frame.raw_header)
+        return header.generation, header.frame_ctr
+
+    keys, ring = mesh.edge.keys, mesh.edge.keyring
+    mesh.edge.sealer = Sealer(keys, CLUSTER, b"by frame", ring, limits=(3, 2**20, 100))
+    seen = [standing(mesh.edge.seal()) for _ in range(8)]
     assert seen == [(0, 0), (0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0), (2, 2)]
-    monkeypatch.setattr("meshfold.security.seal.GENERATION_MS_MAX", 100)
+    assert mesh.edge.sealer.standing(SECRET) == (2, 4)
     mesh.clock.ms += 101
-    assert mesh.edge.seal().header.generation == 3
-    monkeypatch.setattr("meshfold.security.seal.GENERATION_BYTES_MAX", 40)
-    assert mesh.edge.seal().header.generation == 4
+    assert standing(mesh.edge.seal()) == (3, 0)
+    two_events = 2 * len(b"the metadata" + b"the payload")
+    mesh.edge.sealer = Sealer(keys, CLUSTER, b"by bytes", ring, limits=(9, two_events, 100))
+    assert [standing(mesh.edge.seal())[0] for _ in range(5)] == [0, 0, 1, 1, 2]
 
 
 def test_no_nonce_is_used_twice_whatever_is_batched_anew_or_sent_again(mesh: Mesh) -> None:
@@ -250,7 +262,7 @@ def test_no_nonce_is_used_twice_whatever_is_batched_anew_or_sent_again(mesh: Mes
             install(mesh, mesh.edge)
         address = rng.choice((SECRET, OTHER))
         frame = mesh.edge.seal(address, first_seq=rng.randrange(1, 9), count=rng.randrange(1, 5))
-        header = frame.header
+        header = Header.parse(frame.raw_header)
         for counter in (header.frame_ctr, header.frame_ctr + 1):
             use = (address.text, header.incarnation, header.generation, counter)
             assert use not in used, f"step {step}, seed {seed}"

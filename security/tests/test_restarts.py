@@ -12,6 +12,7 @@ from hostile import VARIANTS, Row, refused_as
 from meshfold.core.errors import ConfigError, FrameRejected, KeyMissing
 from meshfold.core.registry import FrameKind
 from meshfold.security import Opener, ReplayGuard, Sealer, StartBook, StartRecord
+from meshfold.security.frame import Header
 from meshfold.security.starts import START_OVERLAP_MS
 from parties import CLUSTER, NOW_MS, SECRET, Mesh, Party
 
@@ -183,10 +184,10 @@ def test_hk10_a_plain_restart_is_never_fenced_however_often() -> None:
 def test_hk12_a_restored_backup_begins_a_life_of_its_own() -> None:
     """The state is older, the incarnation is fresh: no subkey, and so no nonce, is used again."""
     mesh = Mesh()
-    first = mesh.edge.seal().header
+    first = Header.parse(mesh.edge.seal().whole())
     again = Sealer(mesh.edge.keys, CLUSTER, os.urandom(8), mesh.edge.keyring)
     mesh.edge.sealer = again
-    second = mesh.edge.seal().header
+    second = Header.parse(mesh.edge.seal().whole())
     assert (first.generation, first.frame_ctr) == (second.generation, second.frame_ctr)
     assert first.incarnation != second.incarnation
 

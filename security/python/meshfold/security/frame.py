@@ -5,11 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, NamedTuple
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from meshfold.core.errors import FrameRejected
 from meshfold.core.registry import FrameKind
 
-__all__ = ("HEADER_BYTES", "HEADER_FORM", "SIGNATURE_BYTES", "SUITES", "Cipher", "Flags", "Header")
+__all__ = ("HEADER_BYTES", "SIGNATURE_BYTES", "SUITES", "Flags", "Header")
 
 HEADER_BYTES: Final = 96
 SIGNATURE_BYTES: Final = 64
@@ -17,13 +16,9 @@ FRAME_BYTES_MAX: Final = 1024 * 1024
 SUITE_AES_256_GCM: Final = 1
 SUITE_CHACHA20_POLY1305: Final = 2
 #: The AEAD of a mesh; there is no negotiation, the policy record fixes it.
-SUITES: Final[dict[int, type[AESGCM | ChaCha20Poly1305]]] = {
-    SUITE_AES_256_GCM: AESGCM,
-    SUITE_CHACHA20_POLY1305: ChaCha20Poly1305,
-}
-Cipher = AESGCM | ChaCha20Poly1305
-#: The 96 bytes in their order. Whoever seals an event frame packs them itself, for the time an object would take.
-HEADER_FORM: Final = struct.Struct(">2sBBBBH8s8s8sQIIQQII8s14sH")
+SUITES: Final = frozenset((SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305))
+#: The 96 bytes in their order; those of event frames are written where they are sealed (security/src/frame.rs).
+_FORM: Final = struct.Struct(">2sBBBBH8s8s8sQIIQQII8s14sH")
 
 
 class Flags:
@@ -59,7 +54,7 @@ class Header(NamedTuple):
 
     def encode(self) -> bytes:
         """The 96 bytes."""
-        return HEADER_FORM.pack(
+        return _FORM.pack(
             b"MF",
             1,
             self.flags,
@@ -91,7 +86,7 @@ class Header(NamedTuple):
             raise FrameRejected("short", f"{len(frame)} bytes")
         if len(frame) > FRAME_BYTES_MAX:
             raise FrameRejected("size", f"{len(frame)} bytes")
-        fields = HEADER_FORM.unpack_from(frame)
+        fields = _FORM.unpack_from(frame)
         magic, version, flags, suite, kind, n_events = fields[:6]
         if magic != b"MF":
             raise FrameRejected("magic", "not a frame")

@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from meshfold._native import SigningKey, VerifyingKey
 from meshfold.core.errors import ConfigError, FrameRejected
 from meshfold.security.fork import Guarded
 
@@ -92,10 +92,10 @@ def check_x25519_public(raw: bytes) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _public(pub: bytes) -> Ed25519PublicKey:
+def _public(pub: bytes) -> VerifyingKey:
     """A checked public key; members sign many frames with one."""
     check_ed25519_public(pub)
-    return Ed25519PublicKey.from_public_bytes(pub)
+    return VerifyingKey(pub)
 
 
 def verify(pub: bytes, domain: bytes, data: bytes, signature: bytes) -> None:
@@ -103,10 +103,8 @@ def verify(pub: bytes, domain: bytes, data: bytes, signature: bytes) -> None:
 
     :raises FrameRejected: with reason `sig`, or `key` for an unusable key
     """
-    try:
-        _public(pub).verify(signature, domain + b"\0" + data)
-    except InvalidSignature:
-        raise FrameRejected("sig", domain.decode()) from None
+    if not _public(pub).holds(signature, domain + b"\0" + data):
+        raise FrameRejected("sig", domain.decode())
 
 
 def save_secret(path: Path, raw: bytes) -> None:
@@ -193,6 +191,7 @@ class NodeKeys(Guarded):
         super().__init__()
         self._sign: Ed25519PrivateKey | None = sign
         self._wraps: tuple[X25519PrivateKey, ...] = (wrap,)
+        self._signer: SigningKey | None = SigningKey(sign.private_bytes_raw())
         self._login: Ed25519PrivateKey | None = login
         self._directory = directory
         self.node_pub = sign.public_key().public_bytes_raw()
@@ -260,9 +259,17 @@ class NodeKeys(Guarded):
 
         :raises KeyMissing: in a forked child
         """
+        return self.frame_signer.sign(domain + b"\0" + data)
+
+    @property
+    def frame_signer(self) -> SigningKey:
+        """What signs frames as they are sealed; it puts their domain before what it signs.
+
+        :raises KeyMissing: in a forked child
+        """
         self.check_fork()
-        assert self._sign is not None
-        return self._sign.sign(domain + b"\0" + data)
+        assert self._signer is not None
+        return self._signer
 
     def login_sign(self, nonce: bytes) -> bytes:
         """Sign a broker's nonce.
@@ -275,7 +282,7 @@ class NodeKeys(Guarded):
 
     def erase(self) -> None:
         """Forget the private keys."""
-        self._sign = self._login = None
+        self._sign = self._signer = self._login = None
         self._wraps = ()
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
+from meshfold._native import SectionKey
 from meshfold.core import Address
 from meshfold.core.errors import FrameRejected, KeyMissing
 from meshfold.core.ports import AccessDecider, Clock, Decision
@@ -19,14 +20,14 @@ from meshfold.security.chunks import Chunk, Reassembly
 from meshfold.security.compress import unpack
 from meshfold.security.epochs import ZERO, unpack_vector
 from meshfold.security.fork import Guarded
-from meshfold.security.frame import HEADER_BYTES, SIGNATURE_BYTES, SUITES, Cipher, Flags, Header
+from meshfold.security.frame import HEADER_BYTES, SIGNATURE_BYTES, Flags, Header
 from meshfold.security.identity import Identity
 from meshfold.security.key_tree import wrap_suite
 from meshfold.security.keyring import Keyring
 from meshfold.security.keys import NodeKeys, verify
 from meshfold.security.policy_keeper import PolicyKeeper
 from meshfold.security.replay import ReplayGuard
-from meshfold.security.seal import SIG_DOMAIN, SUBKEYS_MAX, box_info, nonce, section_aad, signed_bytes, subkey
+from meshfold.security.seal import SIG_DOMAIN, box_info, section_aad, signed_bytes, subkey
 from meshfold.security.starts import StartBook
 
 __all__ = ("Opened", "OpenedControl", "Opener")
@@ -39,6 +40,8 @@ CHECKPOINTS_MAX: Final = 4096
 #: Frames of at-most-once routes older than this are refused (SECURITY: replay).
 AGE_MS_MAX: Final = 30_000
 DIGEST_BYTES: Final = 32
+#: Subkeys of others that are kept ready.
+SUBKEYS_MAX: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class Opener(Guarded):
         self._access = access
         self._clock = clock
         self._keeper = keeper
-        self._ciphers: dict[tuple[bytes, ...], Cipher] = {}
+        self._ciphers: dict[tuple[bytes, ...], SectionKey] = {}
         self._rejected: Counter[str] = Counter()
         self._budgets = Budgets()
         #: (sender, life) -> by route digest, (generation, counter) below which it had sent when it was last entitled
@@ -392,7 +395,8 @@ class Opener(Guarded):
         if cipher is None:
             if len(self._ciphers) >= SUBKEYS_MAX:
                 self._ciphers.clear()
-            cipher = SUITES[header.suite](
+            cipher = SectionKey(
+                header.suite,
                 subkey(
                     key,
                     key_class,
@@ -401,14 +405,12 @@ class Opener(Guarded):
                     header.incarnation,
                     header.generation,
                     FrameKind.EVENT,
-                )
+                ),
             )
-        try:
-            opened = cipher.decrypt(
-                nonce(ctr), sealed, section_aad(key_class, raw, address.digest, sender.node_pub, kc)
-            )
-        except InvalidTag:
-            raise FrameRejected("tag", f"section {key_class}") from None
+        bound = section_aad(key_class, raw, address.digest, sender.node_pub, kc)
+        opened = cipher.open(ctr, sealed, bound)
+        if opened is None:
+            raise FrameRejected("tag", f"section {key_class}")
         self._ciphers[slot] = cipher
         return opened
 
@@ -479,10 +481,10 @@ class Opener(Guarded):
     def _unseal(self, sealed: bytes, info: bytes, header: Header, sender: Identity) -> bytes:
         members = self._keyring.members_at(unpack_vector(header.key_epochs)[0])
         key = subkey(members, "h", bytes(32), sender.node_pub, header.incarnation, 0, header.kind)
-        try:
-            return SUITES[header.suite](key).decrypt(nonce(header.frame_ctr), sealed, info)
-        except InvalidTag:
-            raise FrameRejected("tag", "members' frame") from None
+        opened = SectionKey(header.suite, key).open(header.frame_ctr, sealed, info)
+        if opened is None:
+            raise FrameRejected("tag", "members' frame")
+        return opened
 
     def erase(self) -> None:
         """Forget every subkey."""

@@ -143,8 +143,22 @@ def bare_aes(items: int) -> float:
 
 def seal_section(items: int) -> float:
     """A 64 KiB payload section with header, counter nonce and bound data, and an empty metadata section."""
-    data = os.urandom(SECTION_BYTES)
-    return _rate(items, lambda number: _frame(data, number, "group"))
+    data, seal, stamp = os.urandom(SECTION_BYTES), world().sealer.events, _stamp()
+    address, schema_id = RECORDS.addr, RECORDS.schema.id
+    return _rate(
+        items,
+        lambda number: seal(
+            address,
+            schema_id=schema_id,
+            first_seq=number,
+            count=1,
+            meta=b"",
+            payload=data,
+            hlc=stamp,
+            policy_epoch=0,
+            secrecy="group",
+        ),
+    )
 
 
 def seal_signed(items: int) -> float:
