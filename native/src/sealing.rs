@@ -32,8 +32,8 @@ impl SigningKey {
         PyBytes::new(py, &self.0.sign(message))
     }
 
-    fn __repr__(&self) -> &'static str {
-        "SigningKey(REDACTED)"
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
     }
 }
 
@@ -100,8 +100,8 @@ impl SectionKey {
         Ok(holds.then_some(opened))
     }
 
-    fn __repr__(&self) -> &'static str {
-        "SectionKey(REDACTED)"
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
     }
 }
 
@@ -319,7 +319,7 @@ impl RouteSeal {
         }
     }
 
-    fn __repr__(&self) -> &'static str {
-        "RouteSeal(REDACTED)"
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.state())
     }
 }
