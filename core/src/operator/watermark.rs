@@ -100,9 +100,14 @@ impl Clock {
         self.time.is_none()
     }
 
-    /// Whether items of equal times, or those the first of which moved the watermark, are in time.
-    pub fn takes_equal_times(&self) -> bool {
-        self.watermark || self.disorder > 0
+    /// How far the watermark stays behind the latest time, ns. A watermark from a route says itself what it promises. Ours
+    /// promises no more at or before it, and an item as late as `disorder` allows may come: so it is 1 ns before that one.
+    fn behind(&self) -> i64 {
+        if self.watermark {
+            0
+        } else {
+            self.disorder.saturating_add(1)
+        }
     }
 
     /// The event time of an item.
@@ -174,7 +179,7 @@ impl Watermark {
                 .idle
                 .is_none_or(|idle| seen.saturating_add(idle) > item.ingest)
         };
-        let needed = mark.saturating_add(clock.disorder);
+        let needed = mark.saturating_add(clock.behind());
         let mut others = self.sources.iter().filter(|(key, _)| **key != own);
         let held = others.any(|(_, other)| active(other.seen) && other.time < needed);
         let there = self.sources.get(&own)?.time >= needed;
@@ -199,11 +204,10 @@ impl Watermark {
                 .idle
                 .is_none_or(|idle| source.seen.saturating_add(idle) > now)
         });
-        let disorder = if clock.watermark { 0 } else { clock.disorder };
         let Some(least) = active.map(|source| source.time).min() else {
             return false;
         };
-        let next = least.saturating_sub(disorder);
+        let next = least.saturating_sub(clock.behind());
         let moved = self.at.is_none_or(|at| next > at);
         if moved {
             self.at = Some(next);

@@ -293,7 +293,8 @@ class Pipeline(Generic[T]):
         with `flush` also empties the windows (S23).
         `width`: event time in ns; a window ending at e holds (e - width, e], ends lie at multiples of `slide` (None: of
         the width), and it fires when the watermark reaches its end (S24). `gap`: sessions of values less than `gap` apart.
-        The watermark comes from a route (its value, or its time), or is the latest time less `disorder`. A late value
+        The watermark comes from a route (its value, or its time), or is the latest time less `disorder` and 1 ns: what comes
+        at most `disorder` behind the latest is in time, equal times are, and a window fires behind its end. A late value
         within `grace` makes a correction - same window, next revision - and a later one goes to `late`, counted (S25).
         Of a result, `time` is the window's end and `logical_time` its revision.
 

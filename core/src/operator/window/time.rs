@@ -111,14 +111,11 @@ impl TimeWindow {
         // The source itself may have been further, while another one held the watermark back.
         let late = watermark.late(time)
             || watermark.reached_at(&self.clock, 0, source, time) == Some(i64::MIN);
-        let equal = self.clock.takes_equal_times();
         match &lot.times {
             _ if late => 0,
-            Times::Same(_) if equal => lot.len(),
-            Times::Same(_) => 1,
+            Times::Same(_) => lot.len(),
             Times::Each(times) => {
-                let breaks = |two: &[i64]| two[1] < two[0] || (two[1] == two[0] && !equal);
-                let at = times.windows(2).position(breaks);
+                let at = times.windows(2).position(|two| two[1] < two[0]);
                 at.map_or(lot.len(), |at| at + 1)
             }
         }
