@@ -20,6 +20,8 @@ pub enum StoreError {
     Fenced(PathBuf, u64, u64),
     /// Something is larger than its limit: what, size, limit.
     TooLarge(&'static str, usize, usize),
+    /// A folder holds more files of the store than the limit.
+    TooMany(PathBuf, usize),
     /// The log holds another schema: found id, version and name.
     Schema(PathBuf, [u8; 8], u32, String),
     /// The store was closed.

@@ -168,7 +168,7 @@ impl Keyspace {
             match done {
                 Ok(result) => {
                     let result = result?;
-                    transaction.commit()?;
+                    transaction.commit().map_err(|error| unsure(error.into()))?;
                     Ok(result)
                 }
                 Err(why) => {
@@ -278,6 +278,18 @@ fn refuse(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.into()),
         other => explain(path, other.into()),
+    }
+}
+
+/// A commit that failed for want of room left nothing; of any other nobody can say what is on the disk.
+fn unsure(error: redb::Error) -> redb::Error {
+    match error {
+        redb::Error::Io(io)
+            if !matches!(StoreError::io(Path::new(""), &io), StoreError::Full(_)) =>
+        {
+            redb::Error::PreviousIo
+        }
+        other => other,
     }
 }
 

@@ -21,6 +21,10 @@ use crate::segment::{self, NAME_BYTES_MAX, Segment};
 
 /// A file is ended when it is at least this large.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Files of a log; one with more is refused before any of them is opened.
+pub const SEGMENTS_MAX: usize = 65_536;
+/// An append begins a file only below this number, so that writers that take over can always begin one.
+const SEGMENTS_BEGUN_MAX: usize = SEGMENTS_MAX - 1024;
 /// Records of one append: they are acknowledged together.
 pub const APPEND_RECORDS_MAX: usize = 65_536;
 
@@ -203,7 +207,8 @@ impl EventLog {
         if events.is_empty() {
             return Ok(first);
         }
-        if writer.size >= self.segment_bytes {
+        // Where there are as many files as may be, the last one goes on growing.
+        if writer.size >= self.segment_bytes && self.segments.len() < SEGMENTS_BEGUN_MAX {
             (writer.file, writer.size) = self.begin_segment(writer.lease.token)?;
         }
         let last = self.segments.len() - 1;
@@ -220,7 +225,9 @@ impl EventLog {
             return Err(StoreError::io(&path, &error));
         }
         if let Err(error) = writer.file.sync_data() {
-            // After a failed fsync nobody can say what is on the disk.
+            // After a failed fsync nobody can say what is on the disk, and the system goes on showing what it could not
+            // write, as if it were there. So what was not acknowledged is cut off; opening reads what is left.
+            let _ = writer.file.set_len(writer.size);
             writer.failed = Some(error.to_string());
             return Err(StoreError::Unsure(path, error.to_string()));
         }
@@ -350,12 +357,19 @@ fn segments(
     writes: bool,
 ) -> Result<Vec<Segment>, StoreError> {
     let io = |error: &std::io::Error| StoreError::io(directory, error);
-    let mut out = Vec::new();
+    let mut paths = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| io(&error))? {
         let path = entry.map_err(|error| io(&error))?.path();
         if path.extension().is_none_or(|extension| extension != "log") {
             continue;
         }
+        if paths.len() == SEGMENTS_MAX {
+            return Err(StoreError::TooMany(directory.into(), SEGMENTS_MAX));
+        }
+        paths.push(path);
+    }
+    let mut out = Vec::new();
+    for path in paths {
         let Some((segment, found)) = segment::open(&path)? else {
             if writes {
                 fs::remove_file(&path).map_err(|error| StoreError::io(&path, &error))?;

@@ -101,6 +101,12 @@ pub(crate) fn refused(py: Python<'_>, error: &StoreError) -> PyErr {
             "store it in parts",
             &[("item", item), ("size_bytes", size), ("limit_bytes", most)],
         ),
+        StoreError::TooMany(path, most) => unavailable(
+            path,
+            "files",
+            format!("{} holds more than {most} files of a log", path.display()),
+            "move those away that do not belong there; a log of ours begins no more than that",
+        ),
         StoreError::Schema(path, id, version, name) => raise(
             py,
             "SchemaMismatch",

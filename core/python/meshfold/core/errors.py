@@ -159,7 +159,7 @@ class StoreDamaged(CoreError):
 class StoreUnavailable(CoreError):
     """A durable store cannot be used as asked; nothing of the call was kept unless `because` is `unsure`.
 
-    Fields: `path`, `because` (`full`, `locked`, `unreadable`, `unsure`, `closed`).
+    Fields: `path`, `because` (`full`, `locked`, `unreadable`, `unsure`, `closed`, `files`).
     """
 
     code = "core.store_unavailable"
