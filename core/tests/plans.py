@@ -123,6 +123,18 @@ def latest(graph: Graph) -> None:
     graph.join_latest(IN, OTHER, combine=value[0] - value[1]).into(OUT)
 
 
+def latest_the_other_way(graph: Graph) -> None:
+    graph.join_latest(OTHER, IN, combine=value[0] * value[1]).into(OUT)
+    unkeyed(graph)
+    graph.pipe(OUT).map(mean(2)).into(MID)
+    graph.join_latest(IN, OTHER, LATE, combine=value[0]).into(ASIDE)
+
+
+def distinct_then_more(graph: Graph) -> None:
+    graph.pipe(IN).map(value % 3).distinct().map(value + 1).into(OUT)
+    graph.pipe(OUT).map(sum_()).into(MID)
+
+
 def with_itself(graph: Graph) -> None:
     graph.pipe(IN).map(value + 1).into(MID)
     graph.join_latest(IN, MID, combine=value[0] + value[1]).into(OUT)
@@ -202,6 +214,8 @@ def scatter(graph: Graph) -> None:
 
 
 PLANS: Sequence[Plan] = (
+    latest_the_other_way,
+    distinct_then_more,
     expressions,
     divides,
     two_nodes,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value as Config;
 
-use super::{BuildError, Item, Operator, Out, config, load, save};
+use super::{BuildError, Item, Lot, Operator, Out, Ran, config, load, save};
 use crate::registry::DropReason;
 use crate::value::Value;
 
@@ -52,6 +52,26 @@ impl Operator for Distinct {
             self.last.insert(item.key.clone(), item.value.clone());
         }
         out.emit(item);
+    }
+
+    fn on_lot(&mut self, _port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        let room = self.last.len() < self.keys_max;
+        let Some(last) = self.last.get_mut(&None).filter(|_| lot.keys.is_none()) else {
+            let first = room && lot.keys.is_none();
+            return Ran::Alone(if first { 1 } else { lot.len() }, lot);
+        };
+        let mut picks = Vec::with_capacity(lot.len());
+        for row in 0..lot.len() {
+            let value = lot.values.get(row);
+            if last.same(&value) {
+                out.drop(DropReason::Coalesced, &lot.item_with(row, value));
+            } else {
+                *last = value;
+                picks.push(row as u32);
+            }
+        }
+        lot.keep(picks);
+        Ran::Done(lot)
     }
 
     fn gauges(&self) -> Vec<(&'static str, u64)> {

@@ -106,6 +106,30 @@ impl Operator for Latest {
         out.emit(combine(&item, sides.iter().map(Option::as_ref)));
     }
 
+    fn on_lot(&mut self, port: usize, mut lot: Lot, out: &mut Out) -> Ran {
+        let alone = if self.known.is_empty() { 1 } else { lot.len() };
+        let whole = self.inputs == 2 && !self.keyed && !out.more_on_other_ports();
+        let Some(sides) = self.known.get_mut(&None).filter(|_| whole) else {
+            return Ran::Alone(if whole { alone } else { lot.len() }, lot);
+        };
+        let last = lot.item(lot.len() - 1);
+        let Some(other) = sides[1 - port].clone() else {
+            sides[port] = Some(last);
+            return Ran::Items(Vec::new(), None);
+        };
+        if !lot.also(&other) {
+            return Ran::Alone(lot.len(), lot);
+        }
+        sides[port] = Some(last);
+        let own = std::mem::replace(&mut lot.values, Column::Same(Value::None));
+        let mut columns = vec![own, Column::Same(other.value.clone())];
+        if port == 1 {
+            columns.swap(0, 1);
+        }
+        lot.values = Column::Zip(columns);
+        Ran::Done(lot)
+    }
+
     fn gauges(&self) -> Vec<(&'static str, u64)> {
         vec![("keys", self.known.len() as u64)]
     }
