@@ -287,6 +287,20 @@ def test_a_watch_is_answered_event_by_event_and_ends() -> None:
         assert not [edge for edge in graph.edges() if edge.route == TEMPERATURE.text]
 
 
+def test_a_watch_ends_at_its_deadline_whatever_time_its_sender_says_it_is() -> None:
+    clock = ManualClock()
+    graph = Graph(clock=clock)
+    graph.declare(TEMPERATURE)
+    with graph.serve_queries("kiln-7") as service:
+        found: list[Event[Answer]] = []
+        graph.observe(service.responses, found.append, replay_latest=False)
+        ahead = clock.now()[0] + 10**18
+        graph.publish(service.requests, Request(Watch(TEMPERATURE.text, 9), deadline_ms=10), time=ahead)
+        clock.advance(0.02)
+        graph.publish(TEMPERATURE, 4.0)
+        assert [(event.value.rows, event.value.done) for event in found] == [([], True)]
+
+
 def test_watches_are_bounded() -> None:
     graph = Graph()
     graph.declare(TEMPERATURE)

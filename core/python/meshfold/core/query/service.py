@@ -43,6 +43,11 @@ def query_routes(owner: str) -> tuple[Route[ask.Request], Route[say.Answer]]:
     return Route(request, REQUESTS), Route(response, ANSWERS)
 
 
+def _deadline(event: Event[ask.Request]) -> int:
+    """When a request ends, ns: counted from when it was sent, but from its arrival where its sender's clock is ahead."""
+    return min(event.time, event.ingest_time) + event.value.deadline_ms * 1_000_000
+
+
 @dataclass
 class _Watch:
     subscription: Subscription
@@ -67,7 +72,7 @@ class QueryService(Closing):
 
     def _on_request(self, event: Event[ask.Request]) -> None:
         request = event.value
-        late = self._now() > event.time + request.deadline_ms * 1_000_000
+        late = self._now() > _deadline(event)
         if late:
             message = f"the request waited longer than its deadline of {request.deadline_ms} ms"
             self._answer(event, say.Answer(error="core.would_block", message=message))
@@ -107,8 +112,7 @@ class QueryService(Closing):
             self._seen(watch, found)
 
         subscription = self._graph.observe(watched, seen, replay_latest=False)
-        deadline = event.time + request.deadline_ms * 1_000_000
-        watch = _Watch(subscription, deadline, command.count, event)
+        watch = _Watch(subscription, _deadline(event), command.count, event)
         self._watches.append(watch)
 
     def _seen(self, watch: _Watch, event: Event[Any]) -> None:
