@@ -120,6 +120,18 @@ impl Ring {
         self.take(count)
     }
 
+    /// Take what can stand in columns: one producer's incarnation, payloads of one size or none, one set of taints.
+    pub fn take_columns(&mut self, max: usize) -> Vec<Arc<Event>> {
+        let of = |event: &Event| {
+            let size = event.payload.as_ref().map(|payload| payload.len());
+            (event.producer, event.incarnation, event.taints, size)
+        };
+        let first = self.queue.front().map(|event| of(event));
+        let alike = self.queue.iter().take(max);
+        let count = alike.take_while(|event| Some(of(event)) == first).count();
+        self.take(count)
+    }
+
     fn delivered(&mut self, taken: &[Arc<Event>]) {
         let replay = !taken.is_empty() && std::mem::take(&mut self.replay);
         for event in &taken[usize::from(replay)..] {

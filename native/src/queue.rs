@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::convert::counters;
-use crate::event::Event;
+use crate::event::{Event, taint_names};
 use crate::graph::GraphBase;
 
 /// The reading end of an edge's queue.
@@ -75,6 +75,57 @@ impl Queue {
             .into_iter()
             .map(|inner| graph.event(py, inner))
             .collect()
+    }
+
+    /// Take up to `max` events as columns: (numbers, device times, payloads one behind the other or None, keys if any has
+    /// one, taints, producer, incarnation). None if nothing waits.
+    #[allow(clippy::type_complexity, reason = "plain data for one batch")]
+    fn take_columns<'py>(
+        &self,
+        py: Python<'py>,
+        max: usize,
+    ) -> PyResult<
+        Option<(
+            Bound<'py, PyBytes>,
+            Bound<'py, PyBytes>,
+            Option<Bound<'py, PyBytes>>,
+            Option<Vec<Option<String>>>,
+            Vec<&'static str>,
+            Bound<'py, PyBytes>,
+            Bound<'py, PyBytes>,
+        )>,
+    > {
+        let graph = self.graph.get();
+        let taken = {
+            let engine = &mut graph.state().engine;
+            engine.ring(self.edge).map(|ring| ring.take_columns(max))
+        };
+        let taken = taken.unwrap_or_default();
+        let Some(first) = taken.first() else {
+            return Ok(None);
+        };
+        graph.let_on(py)?;
+        let seqs: Vec<u8> = taken.iter().flat_map(|e| e.seq.to_ne_bytes()).collect();
+        let times: Vec<u8> = taken.iter().flat_map(|e| e.time.to_ne_bytes()).collect();
+        let payloads = first.payload.is_some().then(|| {
+            let all = taken.iter().filter_map(|event| event.payload.as_ref());
+            all.fold(Vec::new(), |mut data: Vec<u8>, payload| {
+                data.extend_from_slice(payload);
+                data
+            })
+        });
+        let key = |event: &meshfold_core::event::Event| event.key.as_deref().map(str::to_owned);
+        let keyed = taken.iter().any(|event| event.key.is_some());
+        let keys = keyed.then(|| taken.iter().map(|event| key(event)).collect());
+        Ok(Some((
+            PyBytes::new(py, &seqs),
+            PyBytes::new(py, &times),
+            payloads.map(|data| PyBytes::new(py, &data)),
+            keys,
+            taint_names(first.taints),
+            PyBytes::new(py, &first.producer),
+            PyBytes::new(py, &first.incarnation),
+        )))
     }
 
     /// Take one batch and encode it; None if nothing waits.

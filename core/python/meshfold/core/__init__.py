@@ -4,6 +4,7 @@ from meshfold.core.access import Access, LocalGrant, Principal
 from meshfold.core.address import Address, escape_token, unescape_token
 from meshfold.core.bounds import TaintBound
 from meshfold.core.clocks import ManualClock, SystemClock
+from meshfold.core.columns import Columns
 from meshfold.core.determinism import LogClock, Transcript, record, rerun, transcript_of
 from meshfold.core.ephemeral import Ephemeral
 from meshfold.core.errors import (
@@ -67,6 +68,7 @@ __all__ = (
     "Action",
     "Address",
     "Aggregate",
+    "Columns",
     "CoreError",
     "DecodeError",
     "Edge",

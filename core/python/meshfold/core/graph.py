@@ -19,6 +19,7 @@ from meshfold._native import route_of, wall_ns
 from meshfold.core.access import Access, AuditEntry, OwnerSight, Principal, PrincipalSight, Sight
 from meshfold.core.alarm import start_alarm
 from meshfold.core.bounds import Bounded
+from meshfold.core.columns import COLUMN_EVENTS_MAX, check_columnar
 from meshfold.core.computing import Computing
 from meshfold.core.ephemeral import Ephemeral, make_ephemeral
 from meshfold.core.errors import WiringError, WouldBlock
@@ -174,16 +175,22 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
         capacity: int | None = None,
         overflow: str = "drop_oldest",
         batch: bool = False,
+        columns: bool = False,
     ) -> Subscription:
         """Call `fn` with each event. Without a capacity inside the turn; with one from a queue, in order, on a thread.
 
         :param batch: call it with a list of the events that wait; always from a queue
-        :raises WiringError: for an unknown overflow rule or a capacity below 1
+        :param columns: call it with `Columns` of the events that wait, up to 65,536: no Python object for each. Always from a
+            queue, of 65,536 events where no capacity is given
+        :raises WiringError: for an unknown overflow rule, a capacity below 1, or columns of values that have none
         """
         name = getattr(fn, "__qualname__", repr(fn))
         if inspect.iscoroutinefunction(fn):
             fn = _in_loop(fn)
-            capacity = capacity or STREAM_EVENTS
+            capacity = capacity or (COLUMN_EVENTS_MAX if columns else STREAM_EVENTS)
+        if columns:
+            check_columnar(r)
+            capacity = capacity or COLUMN_EVENTS_MAX
         if batch:
             capacity = capacity or STREAM_EVENTS
         if capacity is None:
@@ -191,7 +198,7 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
         queue = self.attach_queue(
             r, name, "observer", _positive(capacity), _rule(overflow), replay_latest, None
         )
-        return Subscription(self, queue.edge, queue, fn, batch=batch)
+        return Subscription(self, queue.edge, queue, fn, batch=batch, columns_of=r if columns else None)
 
     def on(
         self, r: Route[T], **options: Any
@@ -220,7 +227,7 @@ class Graph(Payloads, Shapes, Linked, Computing, Bounded, Failing):
         queue = self.attach_queue(
             r, f"stream {r.text}", "stream", _positive(capacity), _rule(overflow), replay_latest, wake
         )
-        return Stream(self, queue, wake)
+        return Stream(self, queue, wake, r)
 
     def configure_retention(
         self, r: Route[Any], *, history: int = 8, max_bytes: int | None = None, max_age: float | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshfold.core.closing import Closing
+from meshfold.core.columns import Columns, check_columnar, take_columns
 from meshfold.core.event import Event
 from meshfold.core.flow import EdgeCounters
 from meshfold.core.parts import own
@@ -58,10 +59,12 @@ class Subscription(Edge):
         call: Callable[[Any], Any] | None = None,
         *,
         batch: bool = False,
+        columns_of: Route[Any] | None = None,
     ) -> None:
         super().__init__(graph, edge)
         self._queue = queue
         self._batch = batch
+        self._columns_of = columns_of
         if queue is not None and call is not None:
             self._thread = threading.Thread(target=self._dispatch, args=(queue, call), daemon=True)
             self._thread.start()
@@ -70,12 +73,19 @@ class Subscription(Edge):
         # Closing the edge wakes the wait, so nothing is polled.
         while queue.open:
             if queue.wait(_WAIT_S):
-                taken = queue.take(TAKE_MAX)
-                for item in [taken] if self._batch else taken:
+                for item in self._take(queue):
                     try:
                         call(item)
                     except Exception as error:  # noqa: BLE001 - a failing observer is isolated (S4)
                         self._graph.note_failure(self._edge, error)
+
+    def _take(self, queue: Queue) -> Sequence[Any]:
+        """What waits, as the observer wants it."""
+        if self._columns_of is not None:
+            columns = take_columns(queue, self._columns_of)
+            return [] if columns is None else [columns]
+        taken = queue.take(TAKE_MAX)
+        return [taken] if self._batch else taken
 
     @property
     def counters(self) -> EdgeCounters:
@@ -86,9 +96,10 @@ class Subscription(Edge):
 class Stream(Edge, Generic[T]):
     """Events of a route in order: `async for event in stream`, or `for event in stream.blocking(timeout)`."""
 
-    def __init__(self, graph: Graph, queue: Queue, wake: Wake) -> None:
+    def __init__(self, graph: Graph, queue: Queue, wake: Wake, r: Route[T]) -> None:
         super().__init__(graph, queue.edge)
         self._queue = queue
+        self._route = r
         self._wake = wake
 
     @property
@@ -119,6 +130,21 @@ class Stream(Edge, Generic[T]):
                     return
                 continue
             yield from self._queue.take(1)
+
+    def columns(self, timeout: float | None = None) -> Iterator[Columns]:
+        """As `blocking`, with all that waits as columns: no Python object for each event.
+
+        :raises WiringError: if the values of the route have no columns
+        """
+        check_columnar(self._route)
+        while self._queue.open:
+            if not self._queue.wait(3600.0 if timeout is None else timeout):
+                if timeout is not None:
+                    return
+                continue
+            columns = take_columns(self._queue, self._route)
+            if columns is not None:
+                yield columns
 
     def close(self) -> None:
         """Detach; a waiting `async for` ends."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from meshfold._native import redact
 from meshfold.core.access import PrincipalSight
 from meshfold.core.closing import Closing
+from meshfold.core.columns import Columns
 from meshfold.core.errors import PayloadGone
 from meshfold.core.event import Event
 from meshfold.core.flow import SeqRange
@@ -42,8 +43,11 @@ class GraphView:
     def _may(self, action: Action, r: Route[Any]) -> bool:
         return self._sight.sees(action, r.addr)
 
-    def _shown(self, event: Event[T]) -> Event[T]:
-        return event if self._may(Action.PAYLOAD_OPEN, event.route) else redact(event)
+    def _shown(self, given: Any) -> Any:
+        """An event or columns, without their payloads where this principal may not open them."""
+        if self._may(Action.PAYLOAD_OPEN, given.route):
+            return given
+        return given.without_payload() if isinstance(given, Columns) else redact(given)
 
     def _act(self, r: Route[Any]) -> Action:
         """Requests are written by those who may ask, all else by the route's owner."""
@@ -112,11 +116,13 @@ class GraphView:
         self._access.note(self.principal, Action.META_READ, r.addr, True, "observes")
         held: list[Subscription] = []
 
-        def guarded(event: Event[T]) -> None:
+        def guarded(given: Any) -> None:
             if self._may(Action.META_READ, r):
-                fn(self._shown(event))
+                several = isinstance(given, list)
+                shown: Any = [self._shown(event) for event in given] if several else self._shown(given)
+                fn(shown)
                 return
-            self._access.note(self.principal, Action.META_READ, r.addr, False, "the grant ended", event.seq)
+            self._access.note(self.principal, Action.META_READ, r.addr, False, "the grant ended")
             if held:
                 held[0].close()
 
@@ -135,7 +141,8 @@ class GraphView:
     def shown(self, r: Route[T], event: Event[T]) -> Event[T] | None:
         """The event as this principal may see it; None once it may see none of the route."""
         if self._may(Action.META_READ, r):
-            return self._shown(event)
+            shown: Event[T] = self._shown(event)
+            return shown
         self._access.note(self.principal, Action.META_READ, r.addr, False, "the grant ended", event.seq)
         return None
 

@@ -95,6 +95,18 @@ class NumpyCodec:
         self._check(array)
         return array[()] if not self.axes else array
 
+    def column(self, data: bytes, count: int) -> Any:
+        """Return many values of this shape as one read-only array with one more axis in front; None: of no fixed shape."""
+        if self._free:
+            return None
+        if len(data) != count * self.width:
+            raise ValueError(f"{len(data)} bytes for {count} arrays of {self.width}")
+        array = numpy.frombuffer(data, self.dtype) if data else numpy.empty(0, self.dtype)
+        array = array.reshape(count, *(length or 0 for length in self.axes))
+        array.flags.writeable = False
+        self._check(array)
+        return array
+
     def _check(self, array: Any) -> None:
         for path, check in self._checks:
             part = array
