@@ -45,7 +45,7 @@ mod turn;
 mod waiting;
 
 pub use credit::{CreditRow, Lane, Spent};
-pub use defer::DEFERRED_MAX;
+pub use defer::{DEFERRED_MAX, Waits};
 pub use install::Uninstallable;
 pub use journey::{Made, RunCall};
 pub use mail::Mail;

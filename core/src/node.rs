@@ -270,6 +270,14 @@ impl Node {
         self.stages.iter().filter(foreign).count()
     }
 
+    /// The function of the host's that is its first stage.
+    pub(crate) fn first_function(&self) -> Option<usize> {
+        match self.stages.first()?.run {
+            Run::Foreign(number) => Some(number),
+            Run::Native(_) => None,
+        }
+    }
+
     pub(crate) fn operator(&mut self, stage: usize) -> Option<&mut Box<dyn Operator>> {
         match &mut self.stages.get_mut(stage)?.run {
             Run::Native(operator) => Some(operator),

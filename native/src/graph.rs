@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) readers: Vec<Option<Readers>>,
     /// Threads that wait for `changed`.
     pub(crate) sleepers: usize,
+    /// Somebody is told of each failure as it happens.
+    pub(crate) tells: bool,
 }
 
 impl State {
@@ -211,6 +213,7 @@ impl GraphBase {
                 hosts: IdMap::default(),
                 readers: Vec::new(),
                 sleepers: 0,
+                tells: false,
             }),
             changed: Condvar::new(),
             failures: Mutex::default(),
@@ -498,6 +501,7 @@ impl GraphBase {
     /// Call this with each failure from now on: (name, route, what happened); None: no more.
     #[pyo3(signature = (call))]
     fn on_failure(&self, call: Option<Py<PyAny>>) {
+        self.state().tells = call.is_some();
         let before = std::mem::replace(&mut *locked(&self.failed), call);
         drop(before);
     }

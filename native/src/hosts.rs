@@ -75,10 +75,20 @@ impl Functions {
         value: &Value,
     ) -> PyResult<Outcome> {
         let value = give(py, value, &|index| graph.route_at(py, index))?;
-        let Some(function) = function else {
-            return self.end(py, value.bind(py));
-        };
-        let mut value = value;
+        match function {
+            Some(function) => self.call(py, graph, function, value),
+            None => self.end(py, value.bind(py)),
+        }
+    }
+
+    /// Run the functions of a foreign stage on a value. `Err` is what one raised.
+    pub(crate) fn call(
+        &self,
+        py: Python<'_>,
+        graph: &GraphBase,
+        function: usize,
+        mut value: Py<PyAny>,
+    ) -> PyResult<Outcome> {
         for function in self.stages.get(function).into_iter().flatten() {
             let result = if function.way == Way::Spread {
                 function.call.call1(py, value.bind(py).cast::<PyTuple>()?)?

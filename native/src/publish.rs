@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, MutexGuard};
 
+use meshfold_core::engine::Outcome;
 use meshfold_core::event::Event as Inner;
 use meshfold_core::value::Codec;
 use pyo3::prelude::*;
@@ -16,7 +17,7 @@ use crate::event::Event;
 use crate::graph::{GraphBase, State, me};
 use crate::hosts::Host;
 use crate::route::RouteBase;
-use crate::turn::Full;
+use crate::turn::{Full, outcome_of};
 
 impl GraphBase {
     /// Publish one value (S3). `owner`: it comes from what owns the route.
@@ -40,18 +41,23 @@ impl GraphBase {
         {
             let mut state = self.unsettled();
             if state.owner == 0
-                && let Some((seq, taints)) = state.engine.defer(index, &payload, ingest)
+                && keep.is_some()
+                && let Some(waits) = state.engine.defer(index, &payload, ingest)
             {
-                drop(state);
+                if let Some(function) = waits.function {
+                    self.call_before(py, state, function, value)?;
+                } else {
+                    drop(state);
+                }
                 let inner = Inner {
                     route: route.tag,
                     producer: self.producer,
                     incarnation: self.incarnation,
-                    seq,
+                    seq: waits.seq,
                     seq_link: 0,
                     time: ingest,
                     ingest,
-                    taints,
+                    taints: waits.taints,
                     sampled: false,
                     payload: Some(payload),
                     extra: None,
@@ -67,8 +73,14 @@ impl GraphBase {
                     return self.hand_out(py, state, index, Event::with_value(inner, home, keep));
                 }
                 let inner = state.engine.publish_plain(index, payload, ingest);
-                state.engine.allow_deferring(index);
+                let waits = !state.tells && state.engine.allow_deferring(index);
                 self.turn(py, state, None)?;
+                // The turn has looked, if it called somebody.
+                let mut state = self.unsettled();
+                if waits && state.owner == 0 && state.engine.idle() {
+                    state.engine.allow_deferring(index);
+                }
+                drop(state);
                 let inner = Arc::unwrap_or_clone(inner);
                 return Py::new(py, Event::with_value(inner, home, keep));
             }
@@ -90,6 +102,37 @@ impl GraphBase {
         Py::new(py, Event::with_value(made, home, keep))
     }
 
+    /// Call the function that all of a deferred event's turn is, as the owner of the turn.
+    fn call_before(
+        &self,
+        py: Python<'_>,
+        mut state: MutexGuard<'_, State>,
+        (node, function): (u32, usize),
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let host = state.host(node);
+        state.owner = me();
+        drop(state);
+        let mut interrupted = None;
+        let outcome = match host.as_deref() {
+            Some(Host::Node(functions)) => {
+                let result = functions.call(py, self, function, value.clone().unbind());
+                outcome_of(py, result, &mut interrupted)
+            }
+            _ => Outcome::Discard,
+        };
+        drop(host);
+        let mut state = self.unsettled();
+        if let Some((call, outcome)) = state.engine.called(outcome) {
+            state.engine.resume(call, outcome);
+            return self.turn(py, state, interrupted);
+        }
+        state.owner = 0;
+        drop(state);
+        self.grave.empty();
+        interrupted.map_or(Ok(()), Err)
+    }
+
     /// Give an event to the direct observers of its route, as the owner of the turn, then run what came up meanwhile.
     fn hand_out(
         &self,
@@ -100,7 +143,9 @@ impl GraphBase {
     ) -> PyResult<Py<Event>> {
         if state.engine.edges_of(route).is_empty() {
             state.engine.tracer.finish();
-            state.engine.allow_deferring(route);
+            if !state.tells {
+                state.engine.allow_deferring(route);
+            }
             drop(state);
             return Py::new(py, event);
         }

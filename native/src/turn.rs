@@ -26,6 +26,24 @@ pub(crate) enum Full {
     Raise,
 }
 
+/// What a function made or raised. What is no `Exception` (Ctrl-C) is kept for after the turn.
+pub(crate) fn outcome_of(
+    py: Python<'_>,
+    result: PyResult<Outcome>,
+    interrupted: &mut Option<PyErr>,
+) -> Outcome {
+    match result {
+        Ok(outcome) => outcome,
+        Err(failure) if failure.is_instance_of::<PyException>(py) => {
+            Outcome::Failed(failure.to_string())
+        }
+        Err(failure) => {
+            interrupted.get_or_insert(failure);
+            Outcome::Discard
+        }
+    }
+}
+
 impl GraphBase {
     /// Queue numbered events for their turn, then run the turn unless another thread does (S3).
     pub(crate) fn submit(
@@ -271,16 +289,8 @@ impl GraphBase {
     ) -> Option<MutexGuard<'_, State>> {
         let outcome = match host.as_deref() {
             Some(Host::Node(functions)) => {
-                match functions.run(py, self, call.function, &call.item.value) {
-                    Ok(outcome) => outcome,
-                    Err(failure) if failure.is_instance_of::<PyException>(py) => {
-                        Outcome::Failed(failure.to_string())
-                    }
-                    Err(failure) => {
-                        interrupted.get_or_insert(failure);
-                        Outcome::Discard
-                    }
-                }
+                let result = functions.run(py, self, call.function, &call.item.value);
+                outcome_of(py, result, interrupted)
             }
             _ => Outcome::Discard,
         };

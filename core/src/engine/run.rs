@@ -43,6 +43,8 @@ pub(super) struct Reach {
     ok: bool,
     /// Whether nobody is called, woken or told the time on the way.
     quiet: bool,
+    /// If all that is reached is one function of the host's and a route nobody reads: its node and number.
+    function: Option<(u32, usize)>,
     routes: Vec<usize>,
 }
 
@@ -132,10 +134,14 @@ impl Engine {
         true
     }
 
-    /// Whether a run can go on from a route, and nothing it reaches calls or wakes anybody or waits for time.
-    pub(super) fn is_quiet(&mut self, route: usize) -> bool {
-        let quiet = |reach: &Reach| reach.quiet;
-        self.reaches(route) && self.routes[route].reach.as_deref().is_some_and(quiet)
+    /// Whether events of a route may wait, and what function of the host's has to be called with each before. They may where
+    /// a run can go on and nothing it reaches calls or wakes anybody or waits for time, but for that function.
+    pub(super) fn may_wait(&mut self, route: usize) -> Option<Option<(u32, usize)>> {
+        if !self.reaches(route) {
+            return None;
+        }
+        let reach = self.routes[route].reach.as_deref()?;
+        (reach.quiet || reach.function.is_some()).then_some(reach.function)
     }
 
     fn reaches(&mut self, route: usize) -> bool {
@@ -194,12 +200,32 @@ impl Engine {
         }
         let lies_here =
             |at: &usize| !matches!(self.routes[*at].codec, Codec::Json | Codec::Foreign);
+        let here = routes.iter().all(lies_here);
+        let function = self.only_function(route).filter(|_| ok && here);
         Reach {
             topology: self.topology,
+            function,
             // Functions are called in the order of elements, whatever calls them.
             ok: ok && (calls == 0 || (calls == 1 && !direct)),
-            quiet: quiet && calls == 0 && !direct && routes.iter().all(lies_here),
+            quiet: quiet && calls == 0 && !direct && here,
             routes,
         }
+    }
+
+    /// The function of the host's which, with a route that nobody reads, is all that hangs on a route: its node and number.
+    fn only_function(&self, route: usize) -> Option<(u32, usize)> {
+        let [edge] = self.routes[route].edges[..] else {
+            return None;
+        };
+        let Kind::Port(id, 0, 0, _) = self.edges.get(&edge)?.kind else {
+            return None;
+        };
+        let node = self.nodes.get(&id)?;
+        let Sink::Route(sink) = node.sink else {
+            return None;
+        };
+        let alone = node.stages.len() == 1 && self.routes[sink].edges.is_empty();
+        let number = node.first_function().filter(|_| alone)?;
+        Some((id, number))
     }
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Config;
 
-use super::{BuildError, Item, Operator, Out, config, load, save};
+use super::{BuildError, Item, Lot, Operator, Out, Ran, config, load, save};
 use crate::registry::{DELIVERY_COALESCED, DELIVERY_DROPPED, DropReason};
 use crate::value::Value;
 
@@ -150,6 +150,13 @@ impl Operator for Capacitor {
         let room = self.room();
         out.side(UPSTREAM, item.made().with(Value::Int(room)));
         self.emit(held, now, out);
+    }
+
+    fn on_lot(&mut self, port: usize, lot: Lot, _out: &mut Out) -> Ran {
+        if port == 0 && self.settings.immediate {
+            return Ran::Done(lot);
+        }
+        Ran::Alone(lot.len(), lot)
     }
 
     fn gauges(&self) -> Vec<(&'static str, u64)> {
