@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::chain::Chain;
 use crate::codec::encode;
 use crate::graph::GraphBase;
 use crate::route::RouteBase;
@@ -22,7 +23,7 @@ pub(crate) enum Host {
 
 /// The foreign functions of a node: for each foreign stage a run of them, and what takes the results.
 pub(crate) struct Functions {
-    pub(crate) stages: Vec<Vec<Function>>,
+    pub(crate) stages: Vec<Chain>,
     pub(crate) sink: Option<(u32, Py<RouteBase>)>,
     pub(crate) observer: Option<Py<PyAny>>,
 }
@@ -89,7 +90,14 @@ impl Functions {
         function: usize,
         mut value: Py<PyAny>,
     ) -> PyResult<Outcome> {
-        for function in self.stages.get(function).into_iter().flatten() {
+        let Some(chain) = self.stages.get(function) else {
+            return Ok(Outcome::Discard);
+        };
+        if let Some(result) = chain.single(py, &value)? {
+            let taken = |value: Py<PyAny>| Outcome::Value(take(value.bind(py), &graph.grave));
+            return Ok(result.map_or(Outcome::Discard, taken));
+        }
+        for function in &chain.functions {
             let result = if function.way == Way::Spread {
                 function.call.call1(py, value.bind(py).cast::<PyTuple>()?)?
             } else {

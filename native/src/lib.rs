@@ -1,6 +1,7 @@
 //! The only crate that knows Python; one thin file per concept, plain data across the boundary.
 
 mod alarm;
+mod chain;
 mod codec;
 mod consensus;
 mod convert;

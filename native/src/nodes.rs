@@ -7,6 +7,7 @@ use meshfold_core::node::Spec;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use crate::chain::Chain;
 use crate::convert::{cycle, reasons};
 use crate::errors::error;
 use crate::graph::GraphBase;
@@ -42,7 +43,8 @@ impl GraphBase {
                     call,
                 })
             };
-            stages.push(run.into_iter().map(named).collect::<PyResult<Vec<_>>>()?);
+            let functions: PyResult<Vec<_>> = run.into_iter().map(named).collect();
+            stages.push(Chain::of(functions?));
         }
         let sink = spec
             .sink

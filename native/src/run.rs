@@ -12,8 +12,9 @@ use meshfold_core::operator::{Batch, Column, Lot};
 use meshfold_core::value::Value;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyIterator, PyTuple};
+use pyo3::types::{PyFloat, PyTuple};
 
+use crate::chain::chained;
 use crate::graph::{GraphBase, me};
 use crate::hosts::{Function, Functions, Host, Way};
 use crate::many::Many;
@@ -213,6 +214,7 @@ impl Functions {
         interrupted: &mut Option<PyErr>,
     ) -> Made {
         let chain = function.and_then(|function| self.stages.get(function));
+        let chain = chain.map(|chain| &chain.functions[..]);
         if let (Batch::Lot(lot), Some(chain)) = (batch, chain)
             && let Some(feed) = Feed::of(py, graph, lot)
             && feed.fits(chain)
@@ -338,17 +340,7 @@ impl Feed {
     ) -> PyResult<Made> {
         let len = self.len;
         let feed = Bound::new(py, self)?;
-        let mut end = feed.clone().into_any();
-        let builtins = py.import("builtins")?;
-        for function in chain {
-            let args = (&function.call, end);
-            end = match function.way {
-                Way::Spread => py.import("itertools")?.call_method1("starmap", args)?,
-                Way::Filter => builtins.call_method1("filter", args)?,
-                _ => builtins.call_method1("map", args)?,
-            };
-        }
-        let mut end: Bound<'_, PyIterator> = end.cast_into()?;
+        let mut end = chained(py, feed.clone().into_any(), chain)?;
         let (mut picks, mut faults) = (Vec::with_capacity(len), Vec::new());
         let mut made = Results::Floats(Vec::with_capacity(len));
         loop {
