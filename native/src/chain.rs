@@ -21,6 +21,15 @@ pub(crate) struct Chain {
     single: PyOnceLock<Option<(Py<Single>, Py<PyIterator>)>>,
 }
 
+/// What became of a single value.
+pub(crate) enum Once {
+    Made(Py<PyAny>),
+    /// A filter let it not pass.
+    Discarded,
+    /// Nothing: the functions cannot be called by iterators.
+    Otherwise,
+}
+
 /// An iterator over the one value that is put there.
 #[pyclass(frozen, module = "meshfold._native")]
 struct Single {
@@ -48,21 +57,17 @@ impl Chain {
         Self { functions, single }
     }
 
-    /// What the functions make of one value; None: a filter discards it. The outer None: they have to be called otherwise.
-    pub(crate) fn single(
-        &self,
-        py: Python<'_>,
-        value: &Py<PyAny>,
-    ) -> PyResult<Option<Option<Py<PyAny>>>> {
+    /// What the functions make of one value. `Err` is what one raised.
+    pub(crate) fn single(&self, py: Python<'_>, value: &Py<PyAny>) -> PyResult<Once> {
         let Some((feed, end)) = self.single.get_or_init(py, || self.make(py).ok().flatten()) else {
-            return Ok(None);
+            return Ok(Once::Otherwise);
         };
         let feed = feed.get();
         let before = locked(&feed.value).replace(value.clone_ref(py));
         drop(before);
         match end.bind(py).clone().next() {
-            Some(result) => Ok(Some(Some(result?.unbind()))),
-            None if feed.over.load(Ordering::Relaxed) => Ok(Some(None)),
+            Some(result) => Ok(Once::Made(result?.unbind())),
+            None if feed.over.load(Ordering::Relaxed) => Ok(Once::Discarded),
             // A function raised it.
             None => Err(PyStopIteration::new_err(())),
         }

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Once};
 use crate::codec::encode;
 use crate::graph::GraphBase;
 use crate::route::RouteBase;
@@ -93,9 +93,10 @@ impl Functions {
         let Some(chain) = self.stages.get(function) else {
             return Ok(Outcome::Discard);
         };
-        if let Some(result) = chain.single(py, &value)? {
-            let taken = |value: Py<PyAny>| Outcome::Value(take(value.bind(py), &graph.grave));
-            return Ok(result.map_or(Outcome::Discard, taken));
+        match chain.single(py, &value)? {
+            Once::Made(made) => return Ok(Outcome::Value(take(made.bind(py), &graph.grave))),
+            Once::Discarded => return Ok(Outcome::Discard),
+            Once::Otherwise => {}
         }
         for function in &chain.functions {
             let result = if function.way == Way::Spread {

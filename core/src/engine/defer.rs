@@ -65,11 +65,11 @@ impl Engine {
             && self.routes[route].owners == 0
             && self.transcript.is_none()
             && !self.tracer.is_on();
-        let Some(function) = self.may_wait(route).filter(|_| plain) else {
+        if !plain || !self.may_wait(route) {
             return false;
-        };
+        }
         self.deferred.route = Some(route);
-        self.deferred.function = function;
+        self.deferred.function = self.function_of(route);
         self.deferred.next = self.routes[route].next_seq;
         self.deferred.taints = taint::normalize(self.routes[route].marks);
         true

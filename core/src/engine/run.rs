@@ -134,14 +134,16 @@ impl Engine {
         true
     }
 
-    /// Whether events of a route may wait, and what function of the host's has to be called with each before. They may where
-    /// a run can go on and nothing it reaches calls or wakes anybody or waits for time, but for that function.
-    pub(super) fn may_wait(&mut self, route: usize) -> Option<Option<(u32, usize)>> {
-        if !self.reaches(route) {
-            return None;
-        }
-        let reach = self.routes[route].reach.as_deref()?;
-        (reach.quiet || reach.function.is_some()).then_some(reach.function)
+    /// Whether events of a route may wait: where a run can go on and nothing it reaches calls or wakes anybody or waits for
+    /// time, but for one function of the host's (`function_of`).
+    pub(super) fn may_wait(&mut self, route: usize) -> bool {
+        let waits = |reach: &Reach| reach.quiet || reach.function.is_some();
+        self.reaches(route) && self.routes[route].reach.as_deref().is_some_and(waits)
+    }
+
+    /// The function, by node and number, that has to be called with each event of a route that may wait.
+    pub(super) fn function_of(&self, route: usize) -> Option<(u32, usize)> {
+        self.routes[route].reach.as_ref()?.function
     }
 
     fn reaches(&mut self, route: usize) -> bool {
