@@ -43,31 +43,50 @@ pub struct BatchError(pub &'static str);
 
 /// Encode both sections. The events must be of one route, producer and incarnation with consecutive numbers.
 pub fn encode(events: &[Arc<Event>]) -> (Vec<u8>, Vec<u8>) {
+    let mut payload = vec![0; payload_bytes(events)];
+    encode_payload(events, &mut payload);
+    (encode_meta(events), payload)
+}
+
+/// The metadata section.
+pub fn encode_meta(events: &[Arc<Event>]) -> Vec<u8> {
     let mut meta = Vec::with_capacity(32 + events.len() * 24);
-    let mut payload = Vec::with_capacity(
-        8 + events
-            .iter()
-            .map(|e| 4 + e.payload.as_ref().map_or(0, |p| p.len()))
-            .sum::<usize>(),
-    );
     meta.push(VERSION);
-    payload.push(VERSION);
     put(&mut meta, events.len() as u64);
-    put(&mut payload, events.len() as u64);
     put(&mut meta, events.first().map_or(0, |e| e.seq));
     let mut time = 0;
     for event in events {
         encode_event(&mut meta, event, time);
         time = event.time;
-        match &event.payload {
-            None => put(&mut payload, 0),
-            Some(bytes) => {
-                put(&mut payload, bytes.len() as u64 + 1);
-                payload.extend_from_slice(bytes);
-            }
-        }
     }
-    (meta, payload)
+    meta
+}
+
+/// Bytes of the payload section.
+pub fn payload_bytes(events: &[Arc<Event>]) -> usize {
+    let value = |event: &Arc<Event>| {
+        let payload = event.payload.as_ref();
+        payload.map_or(1, |bytes| shortest(bytes.len() as u64 + 1).1 + bytes.len())
+    };
+    1 + shortest(events.len() as u64).1 + events.iter().map(value).sum::<usize>()
+}
+
+/// The payload section, into a buffer of `payload_bytes`.
+pub fn encode_payload(events: &[Arc<Event>], out: &mut [u8]) {
+    let mut at = 0;
+    let mut copy = |bytes: &[u8]| {
+        out[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    copy(&[VERSION]);
+    let (bytes, len) = shortest(events.len() as u64);
+    copy(&bytes[..len]);
+    for event in events {
+        let value = event.payload.as_deref();
+        let (bytes, len) = shortest(value.map_or(0, |value| value.len() as u64 + 1));
+        copy(&bytes[..len]);
+        copy(value.unwrap_or_default());
+    }
 }
 
 fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
@@ -146,6 +165,61 @@ fn encode_event(out: &mut Vec<u8>, e: &Event, previous_time: i64) {
     if let Some(trace) = &trace {
         out.extend_from_slice(trace);
     }
+}
+
+/// A batch whose events have values and times, and nothing else to say but the same taints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Number of the first event; the others follow.
+    pub first: u64,
+    /// Device times, ns.
+    pub times: Vec<i64>,
+    /// Of each event.
+    pub taints: u64,
+    /// Where the values lie in the payload section: start and length.
+    pub values: Vec<(usize, usize)>,
+}
+
+/// Read a batch as columns. None where it is not so plain, or no batch: `decode` tells.
+pub fn columns(meta: &[u8], payload: &[u8]) -> Option<Columns> {
+    let (mut m, mut p) = (Reader::new(meta).ok()?, Reader::new(payload).ok()?);
+    let count = m.uint().ok()?;
+    if count == 0 || count > BATCH_EVENTS_MAX as u64 || p.uint().ok()? != count {
+        return None;
+    }
+    let first = m.uint().ok()?;
+    if first == 0 || first.checked_add(count).is_none() {
+        return None;
+    }
+    // Three bytes of metadata an event at least, so that a short batch asks for no more memory than it is worth.
+    let most = (count as usize).min(meta.len() / 3 + 1);
+    let (mut times, mut values) = (Vec::with_capacity(most), Vec::with_capacity(most));
+    let (mut time, mut taints) = (0i64, None);
+    for _ in 0..count {
+        let has = m.uint().ok()?;
+        if has & !HAS_TAINTS != 0 {
+            return None;
+        }
+        time = time.wrapping_add(unzigzag(m.uint().ok()?));
+        m.uint().ok()?;
+        let own = if has == 0 { 0 } else { m.nonzero().ok()? };
+        if *taints.get_or_insert(own) != own {
+            return None;
+        }
+        times.push(time);
+        let size = p.uint().ok()?.checked_sub(1)? as usize;
+        values.push((payload.len() - p.rest.len(), size));
+        p.take(size).ok()?;
+    }
+    m.end().ok()?;
+    p.end().ok()?;
+    let taints = taints.filter(|taints| taint::normalize(*taints) == *taints)?;
+    Some(Columns {
+        first,
+        times,
+        taints,
+        values,
+    })
 }
 
 /// Decode a batch of the given route, producer and incarnation. `payload` None: the metadata-only form.
@@ -303,12 +377,21 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
+/// An integer, and how many of the bytes it takes.
+fn shortest(mut value: u64) -> ([u8; 10], usize) {
+    let (mut bytes, mut len) = ([0; 10], 1);
     while value >= 128 {
-        out.push((value & 127) as u8 | 128);
+        bytes[len - 1] = (value & 127) as u8 | 128;
         value >>= 7;
+        len += 1;
     }
-    out.push(value as u8);
+    bytes[len - 1] = value as u8;
+    (bytes, len)
+}
+
+fn put(out: &mut Vec<u8>, value: u64) {
+    let (bytes, len) = shortest(value);
+    out.extend_from_slice(&bytes[..len]);
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -549,6 +549,11 @@ impl Engine {
         ingest: i64,
         skip: usize,
     ) -> Result<Receipt, Refused> {
+        let sender = (producer, incarnation);
+        let run = |engine: &mut Self| engine.push_run(route, sections, sender, taints, ingest);
+        if let Some(taken) = (skip == 0).then(|| run(self)).flatten() {
+            return Ok(taken);
+        }
         let tag = self.routes[route].tag;
         let events = batch::decode(sections.0, sections.1, tag, producer, incarnation)
             .map_err(Refused::Batch)?;

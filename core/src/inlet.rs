@@ -40,6 +40,15 @@ impl Track {
         true
     }
 
+    /// Take so many numbers from `first` on, none of which came before; returns how many are lost before them.
+    pub(crate) fn accept_run(&mut self, first: u64, count: u64) -> u64 {
+        let lost = self.lose_up_to(first - 1);
+        self.last += count;
+        self.counters.offered += count;
+        self.counters.delivered += count;
+        lost
+    }
+
     /// Everything up to `seq` was sent: what has not come is lost. Returns how many.
     pub(crate) fn lose_up_to(&mut self, seq: u64) -> u64 {
         let lost = seq.saturating_sub(self.last);

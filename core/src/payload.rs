@@ -1,6 +1,6 @@
-//! The bytes of one value: short ones are held in place, longer ones are a part of a shared buffer.
+//! The bytes of one value: short ones are held in place, longer ones in a buffer that clones share.
 //!
-//! A float costs no allocation, and a batch of a thousand records one.
+//! A float costs no allocation.
 
 use std::fmt;
 use std::ops::Deref;
@@ -18,7 +18,7 @@ pub struct Payload(Bytes);
 #[derive(Clone)]
 enum Bytes {
     Inline(u8, [u8; INLINE_BYTES]),
-    Shared(Arc<[u8]>, u32, u32),
+    Shared(Arc<[u8]>),
 }
 
 impl Payload {
@@ -43,17 +43,6 @@ impl Payload {
     pub fn is_inline(&self) -> bool {
         matches!(self.0, Bytes::Inline(..))
     }
-
-    /// A part of a shared buffer; short parts are copied, so that they do not keep the buffer alive.
-    pub fn part(buffer: &Arc<[u8]>, start: usize, len: usize) -> Self {
-        if len <= INLINE_BYTES {
-            return Self::copy(&buffer[start..start + len]);
-        }
-        match (u32::try_from(start), u32::try_from(len)) {
-            (Ok(start), Ok(len)) => Self(Bytes::Shared(buffer.clone(), start, len)),
-            _ => Self::copy(&buffer[start..start + len]),
-        }
-    }
 }
 
 impl Deref for Payload {
@@ -62,18 +51,14 @@ impl Deref for Payload {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Inline(len, data) => &data[..usize::from(*len)],
-            Bytes::Shared(buffer, start, len) => {
-                &buffer[*start as usize..*start as usize + *len as usize]
-            }
+            Bytes::Shared(buffer) => buffer,
         }
     }
 }
 
 impl From<Arc<[u8]>> for Payload {
     fn from(bytes: Arc<[u8]>) -> Self {
-        // A value is at most 64 MiB; a longer buffer would be a part that is cut.
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Self(Bytes::Shared(bytes, 0, len))
+        Self(Bytes::Shared(bytes))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meshfold_core::batch::{decode, encode};
+use meshfold_core::batch::{Columns, columns, decode, encode};
 use meshfold_core::event::{Event, EventId, Extra, ParentRange};
 use meshfold_core::taint::{join, normalize};
 use proptest::prelude::*;
@@ -101,9 +101,42 @@ proptest! {
     }
 
     #[test]
+    fn columns_say_what_the_events_do_or_nothing(
+        first in 1u64..1 << 40, times in prop::collection::vec(any::<i64>(), 1..9), taints in any::<u64>(),
+        at in any::<prop::sample::Index>(), flip in any::<Option<u8>>(),
+    ) {
+        let event = |(place, time): (usize, &i64)| Arc::new(Event {
+            route: ROUTE, producer: PRODUCER, incarnation: LIFE, time: *time, seq: first + place as u64,
+            taints: normalize(taints), payload: Some(vec![7; place * 60].into()), ..Event::default()
+        });
+        let events: Vec<_> = times.iter().enumerate().map(event).collect();
+        let (mut meta, mut payload) = encode(&events);
+        if let Some(bits) = flip {
+            let place = at.index(meta.len() + payload.len());
+            let mut both = meta.iter_mut().chain(payload.iter_mut());
+            *both.nth(place).expect("a byte") ^= bits;
+        }
+        let decoded = decode(&meta, Some(&payload), ROUTE, PRODUCER, LIFE);
+        match columns(&meta, &payload) {
+            Some(Columns { first, times, taints, values }) => {
+                let decoded = decoded.expect("columns are a batch");
+                prop_assert_eq!(decoded.len(), times.len());
+                for (place, event) in decoded.iter().enumerate() {
+                    prop_assert_eq!((event.seq, event.time), (first + place as u64, times[place]));
+                    prop_assert_eq!((event.taints, &event.extra, event.sampled), (taints, &None, false));
+                    let (start, len) = values[place];
+                    prop_assert_eq!(event.payload.as_deref(), Some(&payload[start..start + len]));
+                }
+            }
+            None => prop_assert!(flip.is_some(), "a plain batch is columns"),
+        }
+    }
+
+    #[test]
     fn random_bytes_never_panic(meta in prop::collection::vec(any::<u8>(), 0..200), payload in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode(&meta, Some(&payload), ROUTE, PRODUCER, LIFE);
         let _ = decode(&meta, None, ROUTE, PRODUCER, LIFE);
+        let _ = columns(&meta, &payload);
     }
 
     #[test]

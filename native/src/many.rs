@@ -46,6 +46,10 @@ impl Many {
                 return Ok(Self::Floats(floats));
             }
         }
+        if let Ok(list) = values.cast_exact::<PyList>() {
+            let payloads: PyResult<_> = list.iter().map(|value| encode(route, &value)).collect();
+            return payloads.map(Self::Payloads);
+        }
         let many = values.try_iter().map_err(|_| {
             let what = format!("{} takes many values here, not one", route.text);
             let fix = "use publish for one";

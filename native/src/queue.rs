@@ -158,7 +158,11 @@ impl Queue {
         let (Some(first), Some(last)) = (taken.first(), taken.last()) else {
             return Ok(None);
         };
-        let (meta, payload) = py.detach(|| batch::encode(&taken));
+        let (meta, size) = py.detach(|| (batch::encode_meta(&taken), batch::payload_bytes(&taken)));
+        let payload = PyBytes::new_with(py, size, |out| {
+            py.detach(|| batch::encode_payload(&taken, out));
+            Ok(())
+        })?;
         Ok(Some(Batch {
             count: taken.len(),
             first_seq: first.seq,
@@ -166,7 +170,7 @@ impl Queue {
             producer: PyBytes::new(py, &first.producer).unbind(),
             incarnation: PyBytes::new(py, &first.incarnation).unbind(),
             meta: PyBytes::new(py, &meta).unbind(),
-            payload: PyBytes::new(py, &payload).unbind(),
+            payload: payload.unbind(),
             mixed_sources: taken
                 .iter()
                 .any(|event| event.taints & TRUST_MIXED_SOURCES != 0),

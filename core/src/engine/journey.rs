@@ -34,8 +34,8 @@ struct Arrival {
 /// A run on its way.
 #[derive(Default)]
 pub(super) struct Journey {
-    /// Where it begins once it has its turn, if it has not begun: the route, the host's clock, the events.
-    pub(super) start: Option<(usize, i64, Elements)>,
+    /// Where it begins once it has its turn, if it has not begun: the route, the host's clock, what comes.
+    pub(super) start: Option<(usize, i64, Load)>,
     arrivals: Vec<Arrival>,
     order: u32,
     /// Calls of direct observers, by the element that caused them and the order of arrivals.
@@ -67,9 +67,9 @@ pub enum Made {
 
 impl Journey {
     /// One that begins when it has its turn.
-    pub(super) fn waiting(route: usize, ingest: i64, elements: Elements) -> Self {
+    pub(super) fn waiting(route: usize, ingest: i64, load: Load) -> Self {
         Self {
-            start: Some((route, ingest, elements)),
+            start: Some((route, ingest, load)),
             ..Self::default()
         }
     }
@@ -92,6 +92,7 @@ impl Engine {
             codec: r.codec,
             marks: r.marks,
             operator,
+            link: None,
         }
     }
 
@@ -252,7 +253,8 @@ impl Engine {
             Kind::Forward(sink, _) => {
                 let forward = |load| match load {
                     Load::Lot(lot, on) => {
-                        let lot = lot.enter(&on, 0);
+                        let mut lot = lot.enter(&on, 0);
+                        lot.values = lot.values.moved(route, sink);
                         let landing = self.landing(sink, Some(label.clone()), lot.len());
                         Load::Lot(lot, landing)
                     }

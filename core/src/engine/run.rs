@@ -9,12 +9,16 @@
 use std::sync::Arc;
 
 use super::journey::{Journey, Load};
-use super::{Engine, Kind};
-use crate::event::{Event, EventId, root_trace};
+use super::{Engine, Kind, Receipt};
+use crate::batch;
+use crate::event::{Event, EventId, Tag, root_trace};
+use crate::inlet::Track;
 use crate::node::Sink;
-use crate::operator::lot::Times;
+use crate::operator::lot::{Landing, Packed, Times};
 use crate::operator::{Column, Item, Lot};
-use crate::value::Codec;
+use crate::payload::Payload;
+use crate::taint;
+use crate::value::{Codec, Value};
 
 /// Elements of one run.
 pub const RUN_MAX: usize = 4096;
@@ -110,9 +114,69 @@ impl Engine {
     /// Line up events with numbers as a run.
     pub(super) fn line_up_run(&mut self, route: usize, ingest: i64, made: Vec<Arc<Event>>) {
         if !made.is_empty() {
-            let elements = (0..).zip(made).collect();
-            self.journey = Some(Box::new(Journey::waiting(route, ingest, elements)));
+            let load = Load::Events((0..).zip(made).collect());
+            self.journey = Some(Box::new(Journey::waiting(route, ingest, load)));
         }
+    }
+
+    /// Take in a batch of a remote producer that is plain and new as one run of columns. None, and nothing done, where it
+    /// has to be looked at event by event: `push` does that, and says what is wrong with it.
+    pub(super) fn push_run(
+        &mut self,
+        route: usize,
+        (meta, payload): (&[u8], Option<&[u8]>),
+        (producer, incarnation): (Tag, Tag),
+        taints: u64,
+        ingest: i64,
+    ) -> Option<Receipt> {
+        let section = payload?;
+        let columns = batch::columns(meta, section)?;
+        let (first, count) = (columns.first, columns.times.len());
+        let taints = taint::join(columns.taints, taints);
+        if !self.takes_made(route, count) || self.above(route, taints) != 0 {
+            return None;
+        }
+        let known = |t: &&Track| t.producer == producer && t.incarnation == incarnation;
+        let seen = self.routes[route].tracks.iter().find(known);
+        if seen.is_some_and(|seen| first <= seen.last) {
+            return None;
+        }
+        let at = super::track(&mut self.routes[route], producer, incarnation, first)?;
+        let last_bytes = columns.values.last().map_or(0, |value| value.1);
+        let column = column_of(self.routes[route].codec, route, section, columns.values);
+        let r = &mut self.routes[route];
+        let missing = r.tracks[at].accept_run(first, count as u64);
+        let landing = Landing {
+            first: EventId {
+                producer,
+                incarnation,
+                route: r.tag,
+                seq: first,
+            },
+            index: route,
+            codec: r.codec,
+            // What a route marks, its owner's graph has marked.
+            marks: 0,
+            operator: None,
+            link: Some(r.next_link),
+        };
+        r.next_link += count as u64;
+        let mut common = Item::default();
+        (common.ingest, common.taints) = (ingest, taints);
+        let times = Times::Each(columns.times);
+        let lot = Lot::published(landing.first, column, count, times, None, common);
+        let load = Load::Lot(lot, landing);
+        self.journey = Some(Box::new(Journey::waiting(route, ingest, load)));
+        Some(Receipt {
+            delivered: count as u64,
+            duplicates: 0,
+            lost: missing,
+            first_seq: first,
+            last_seq: first + count as u64 - 1,
+            settled: count,
+            count,
+            needs: last_bytes,
+        })
     }
 
     /// The host's clock of a run that has not begun.
@@ -126,9 +190,9 @@ impl Engine {
         let Some(mut journey) = self.journey.take() else {
             return false;
         };
-        if let Some((route, ingest, events)) = journey.start.take() {
+        if let Some((route, ingest, load)) = journey.start.take() {
             self.now = self.now.max(ingest);
-            self.land_loads(&mut journey, route, vec![Load::Events(events)]);
+            self.land_loads(&mut journey, route, vec![load]);
         }
         self.travel(*journey);
         true
@@ -230,4 +294,21 @@ impl Engine {
         let number = node.first_function().filter(|_| alone)?;
         Some((id, number))
     }
+}
+
+/// The values of a batch: numbers as such, the others as they lie there.
+fn column_of(codec: Codec, route: usize, section: &[u8], places: Vec<(usize, usize)>) -> Column {
+    if matches!(codec, Codec::Float | Codec::Int) {
+        let value = |(start, len): (usize, usize)| {
+            let payload = Payload::copy(&section[start..start + len]);
+            Value::decode(codec, Some(&payload), route)
+        };
+        return Column::of(places.into_iter().map(value).collect());
+    }
+    Column::Packed(Packed {
+        buffer: section.into(),
+        places,
+        codec,
+        route,
+    })
 }

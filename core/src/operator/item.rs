@@ -142,6 +142,15 @@ impl Item {
         })
     }
 
+    /// Whether an event of it says nothing beyond the usual but its times, its key and what it comes from.
+    pub(crate) fn is_usual(&self) -> bool {
+        (self.logical, self.epoch, self.qos) == (0, 0, 0)
+            && self.clock.is_none()
+            && self.correlation.is_none()
+            && self.guards.is_empty()
+            && self.labels.is_empty()
+    }
+
     /// The same with another value.
     #[must_use]
     pub fn with(mut self, value: Value) -> Self {

@@ -26,6 +26,33 @@ pub enum Column {
     Same(Value),
     /// Lists with an entry of each column.
     Zip(Vec<Column>),
+    /// As they came in, in one buffer.
+    Packed(Packed),
+}
+
+/// Encoded values in the buffer of their batch, until somebody asks for one of them, who gets its own bytes.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The section of the batch.
+    pub(crate) buffer: Arc<[u8]>,
+    /// Start and length of each.
+    pub(crate) places: Vec<(usize, usize)>,
+    /// How they lie there, and on which route.
+    pub(crate) codec: Codec,
+    pub(crate) route: usize,
+}
+
+impl Packed {
+    /// Whether they lie as they are on such a route: everywhere, where the engine knows the codec itself.
+    fn lies_on(&self, codec: Codec, route: usize) -> bool {
+        let known = !matches!(codec, Codec::Json | Codec::Foreign);
+        codec == self.codec && (known || route == self.route)
+    }
+
+    fn payload(&self, row: usize) -> Payload {
+        let (start, len) = self.places[row];
+        Payload::copy(&self.buffer[start..start + len])
+    }
 }
 
 impl Column {
@@ -39,6 +66,37 @@ impl Column {
             Self::Zip(columns) => {
                 Value::List(columns.iter().map(|column| column.get(row)).collect())
             }
+            Self::Packed(packed) => {
+                Value::decode(packed.codec, Some(&packed.payload(row)), packed.route)
+            }
+        }
+    }
+
+    /// The bytes of one row on a route with that codec; None where only the host could tell.
+    fn encoded(&self, row: usize, codec: Codec, route: usize) -> Option<Payload> {
+        match self {
+            Self::Packed(packed) if packed.lies_on(codec, route) => Some(packed.payload(row)),
+            Self::Values(values) => values[row].encode(codec, route),
+            _ => self.get(row).encode(codec, route),
+        }
+    }
+
+    /// The values as they lie on another route of the same schema.
+    pub(crate) fn moved(self, from: usize, to: usize) -> Self {
+        let value = |value| match value {
+            Value::Encoded(payload, of, json) if of as usize == from => {
+                Value::Encoded(payload, to as u32, json)
+            }
+            other => other,
+        };
+        match self {
+            Self::Values(values) => Self::Values(values.into_iter().map(value).collect()),
+            Self::Same(same) => Self::Same(value(same)),
+            Self::Packed(packed) if packed.route == from => {
+                let route = to;
+                Self::Packed(Packed { route, ..packed })
+            }
+            other => other,
         }
     }
 
@@ -96,6 +154,7 @@ impl Column {
             Self::Values(values) => *values = pick(values, picks),
             Self::Same(_) => {}
             Self::Zip(columns) => columns.iter_mut().for_each(|column| column.keep(picks)),
+            Self::Packed(packed) => packed.places = pick(&packed.places, picks),
         }
     }
 
@@ -111,6 +170,10 @@ impl Column {
                     .map(|column| column.split_off(at))
                     .collect(),
             ),
+            Self::Packed(packed) => Self::Packed(Packed {
+                places: packed.places.split_off(at),
+                ..packed.clone()
+            }),
         }
     }
 
@@ -118,7 +181,8 @@ impl Column {
     pub(crate) fn fits(&self, len: usize, codec: Codec, route: usize) -> bool {
         match (codec, self) {
             (Codec::Float, Self::Floats(_)) | (Codec::Int, Self::Ints(_)) => true,
-            _ => (0..len).all(|row| self.get(row).encode(codec, route).is_some()),
+            (_, Self::Packed(packed)) if packed.lies_on(codec, route) => true,
+            _ => (0..len).all(|row| self.encoded(row, codec, route).is_some()),
         }
     }
 
@@ -126,9 +190,10 @@ impl Column {
     pub(crate) fn laid(self, len: usize, codec: Codec, route: usize) -> Self {
         match (codec, &self) {
             (Codec::Float, Self::Floats(_)) | (Codec::Int, Self::Ints(_)) => self,
+            (_, Self::Packed(packed)) if packed.lies_on(codec, route) => self,
             _ => {
                 let laid = |row| {
-                    let payload = self.get(row).encode(codec, route);
+                    let payload = self.encoded(row, codec, route);
                     Value::decode(codec, payload.as_ref(), route)
                 };
                 Self::of((0..len).map(laid).collect())
@@ -600,7 +665,7 @@ impl Lot {
         } else {
             self.causality.at(row)
         };
-        let extra = Extra {
+        let said = || Extra {
             logical: self.common.logical,
             epoch: self.common.epoch,
             qos: self.common.qos,
@@ -619,18 +684,19 @@ impl Lot {
                 event::Parents::None
             },
         };
+        let nothing = !derived && trace == own && self.keys.is_none() && self.common.is_usual();
         Event {
             route: own.route,
             producer: own.producer,
             incarnation: own.incarnation,
             seq,
-            seq_link: 0,
+            seq_link: on.link.map_or(0, |link| link + row as u64),
             time: self.times.get(row),
             ingest: self.ingest(row),
             taints: self.taints_on(on),
             sampled: false,
-            payload: self.values.get(row).encode(on.codec, on.index),
-            extra: extra.held(),
+            payload: self.values.encoded(row, on.codec, on.index),
+            extra: if nothing { None } else { said().held() },
         }
     }
 
@@ -677,4 +743,6 @@ pub(crate) struct Landing {
     pub(crate) marks: u64,
     /// What derived them; None: they were published.
     pub(crate) operator: Option<Arc<str>>,
+    /// The number that a relaying graph gives the first; None: they were made here.
+    pub(crate) link: Option<u64>,
 }
