@@ -1,23 +1,31 @@
 //! Many values at once, from Python to columns. Arrays of other libraries come as one buffer of rows, so that no object is
 //! made for each value.
 
+use std::sync::Arc;
+
 use meshfold_core::operator::Column;
+use meshfold_core::operator::lot::Packed;
 use meshfold_core::payload::Payload;
 use meshfold_core::value::{Codec, Value};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyFloat, PyList, PyTuple};
 
 use crate::codec::encode;
 use crate::errors::error;
 use crate::route::RouteBase;
+
+/// Bytes asked for at once, before it is known how many a list has.
+const PACKED_BYTES_MAX: usize = 1 << 20;
 
 /// Values for a route.
 pub(crate) enum Many {
     Floats(Vec<f64>),
     Ints(Vec<i64>),
     Payloads(Vec<Payload>),
+    /// In one buffer: start and length of each.
+    Packed(Arc<Vec<u8>>, Vec<(usize, usize)>),
 }
 
 impl Many {
@@ -32,7 +40,7 @@ impl Many {
             let found = schema.call_method1("rows", (values, route.text.as_str()))?;
             if !found.is_none() {
                 let (data, by): (PyBuffer<u8>, Bound<'_, PyAny>) = found.extract()?;
-                return rows(py, route.codec, &data.to_vec(py)?, &by);
+                return rows(py, route.codec, data.to_vec(py)?, &by);
             }
             if let Some(found) = buffered(py, route.codec, values)? {
                 return Ok(found);
@@ -46,9 +54,11 @@ impl Many {
                 return Ok(Self::Floats(floats));
             }
         }
-        if let Ok(list) = values.cast_exact::<PyList>() {
-            let payloads: PyResult<_> = list.iter().map(|value| encode(route, &value)).collect();
-            return payloads.map(Self::Payloads);
+        if route.codec == Codec::Bytes
+            && let Ok(list) = values.cast_exact::<PyList>()
+            && let Some(packed) = packed(list)
+        {
+            return Ok(packed);
         }
         let many = values.try_iter().map_err(|_| {
             let what = format!("{} takes many values here, not one", route.text);
@@ -65,6 +75,7 @@ impl Many {
             Self::Floats(floats) => floats.len(),
             Self::Ints(ints) => ints.len(),
             Self::Payloads(payloads) => payloads.len(),
+            Self::Packed(_, places) => places.len(),
         }
     }
 
@@ -79,6 +90,10 @@ impl Many {
             Self::Floats(floats) => Payload::eight(floats[at].to_le_bytes()),
             Self::Ints(ints) => Payload::eight(ints[at].to_le_bytes()),
             Self::Payloads(payloads) => payloads[at].clone(),
+            Self::Packed(buffer, places) => {
+                let (start, len) = places[at];
+                Payload::copy(&buffer[start..start + len])
+            }
         }
     }
 
@@ -101,8 +116,34 @@ impl Many {
                     payloads.iter().map(|payload| payload.len()).sum(),
                 )
             }
+            Self::Packed(buffer, places) => {
+                let places = places[from..to].to_vec();
+                let bytes = places.iter().map(|place| place.1).sum();
+                let packed = Packed {
+                    buffer: buffer.clone(),
+                    places,
+                    codec,
+                    route: index,
+                };
+                (Column::Packed(packed), bytes)
+            }
         }
     }
+}
+
+/// A list of bytes in one buffer; None where it has anything else.
+fn packed(list: &Bound<'_, PyList>) -> Option<Many> {
+    let (mut buffer, mut places) = (Vec::new(), Vec::with_capacity(list.len()));
+    for value in list.iter() {
+        let value = value.cast_exact::<PyBytes>().ok()?.as_bytes();
+        places.push((buffer.len(), value.len()));
+        if places.len() == 1 {
+            // Most lists are of values of about one size.
+            buffer.reserve(value.len().saturating_mul(list.len()).min(PACKED_BYTES_MAX));
+        }
+        buffer.extend_from_slice(value);
+    }
+    Some(Many::Packed(Arc::new(buffer), places))
 }
 
 /// 64-bit integers: a buffer of them without an object each, or a sequence.
@@ -135,7 +176,7 @@ fn buffered(py: Python<'_>, codec: Codec, values: &Bound<'_, PyAny>) -> PyResult
 }
 
 /// Cut a buffer into rows: `by` is the bytes of each, or the n + 1 offsets of n rows.
-fn rows(py: Python<'_>, codec: Codec, data: &[u8], by: &Bound<'_, PyAny>) -> PyResult<Many> {
+fn rows(py: Python<'_>, codec: Codec, data: Vec<u8>, by: &Bound<'_, PyAny>) -> PyResult<Many> {
     let uneven = || PyValueError::new_err("rows do not fit their buffer");
     if let Ok(width) = by.extract::<usize>() {
         if width == 0 || !data.len().is_multiple_of(width) {
@@ -149,7 +190,11 @@ fn rows(py: Python<'_>, codec: Codec, data: &[u8], by: &Bound<'_, PyAny>) -> PyR
             Codec::Int if width == 8 && rest.is_empty() => {
                 Many::Ints(words.iter().map(|word| i64::from_le_bytes(*word)).collect())
             }
-            _ => Many::Payloads(data.chunks_exact(width).map(Payload::copy).collect()),
+            _ => {
+                let places = (0..data.len()).step_by(width);
+                let places = places.map(|start| (start, width)).collect();
+                Many::Packed(Arc::new(data), places)
+            }
         });
     }
     let offsets = PyBuffer::<i64>::get(by)?.to_vec(py)?;
@@ -158,7 +203,9 @@ fn rows(py: Python<'_>, codec: Codec, data: &[u8], by: &Bound<'_, PyAny>) -> PyR
         let (Ok(from), Ok(to)) = (from, to) else {
             return Err(uneven());
         };
-        data.get(from..to).map(Payload::copy).ok_or_else(uneven)
+        let place = data.get(from..to).map(|row| (from, row.len()));
+        place.ok_or_else(uneven)
     });
-    cut.collect::<PyResult<_>>().map(Many::Payloads)
+    let places = cut.collect::<PyResult<_>>()?;
+    Ok(Many::Packed(Arc::new(data), places))
 }

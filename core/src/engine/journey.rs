@@ -135,9 +135,14 @@ impl Engine {
             }
         }
         self.keep_loads(route, &loads, !others.is_empty(), |engine, made| {
+            let last = others.pop();
             for id in others {
                 journey.order += 1;
-                engine.show(journey, id, made);
+                engine.show(journey, id, made.iter().cloned());
+            }
+            if let Some(id) = last {
+                journey.order += 1;
+                engine.show(journey, id, made.into_iter());
             }
         });
         let mut loads = Some(loads);
@@ -164,7 +169,7 @@ impl Engine {
         route: usize,
         loads: &[Load],
         all: bool,
-        with: impl FnOnce(&mut Self, &[(u32, Arc<Event>)]),
+        with: impl FnOnce(&mut Self, Elements),
     ) {
         let mut made = Vec::new();
         let most = self.routes[route].history_max;
@@ -187,27 +192,32 @@ impl Engine {
             self.routes[route].keep(event);
         }
         if all {
-            with(self, &made);
+            with(self, made);
         }
     }
 
     /// Give events to a queue, or note that a direct observer is to be called with them.
-    fn show(&mut self, journey: &mut Journey, id: u32, made: &[(u32, Arc<Event>)]) {
+    fn show(
+        &mut self,
+        journey: &mut Journey,
+        id: u32,
+        made: impl Iterator<Item = (u32, Arc<Event>)>,
+    ) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
         if let Kind::Queue(ring) = &mut edge.kind {
             let mut wake = false;
             for (_, event) in made {
-                wake |= ring.push(event.clone());
+                wake |= ring.push(event);
             }
             if wake {
                 self.wakes.push_back(id);
             }
         } else {
             let order = journey.order;
-            let call = |(row, event): &(u32, Arc<Event>)| (*row, order, id, event.clone());
-            journey.observed.extend(made.iter().map(call));
+            let call = |(row, event)| (row, order, id, event);
+            journey.observed.extend(made.map(call));
         }
     }
 

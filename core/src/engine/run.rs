@@ -306,7 +306,7 @@ fn column_of(codec: Codec, route: usize, section: &[u8], places: Vec<(usize, usi
         return Column::of(places.into_iter().map(value).collect());
     }
     Column::Packed(Packed {
-        buffer: section.into(),
+        buffer: Arc::new(section.to_vec()),
         places,
         codec,
         route,

@@ -30,16 +30,17 @@ pub enum Column {
     Packed(Packed),
 }
 
-/// Encoded values in the buffer of their batch, until somebody asks for one of them, who gets its own bytes.
+/// Encoded values in one buffer, until somebody asks for one of them, who gets its own bytes.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// The section of the batch.
-    pub(crate) buffer: Arc<[u8]>,
-    /// Start and length of each.
-    pub(crate) places: Vec<(usize, usize)>,
-    /// How they lie there, and on which route.
-    pub(crate) codec: Codec,
-    pub(crate) route: usize,
+    /// What they lie in.
+    pub buffer: Arc<Vec<u8>>,
+    /// Start and length of each, within it.
+    pub places: Vec<(usize, usize)>,
+    /// How they lie there.
+    pub codec: Codec,
+    /// On which route.
+    pub route: usize,
 }
 
 impl Packed {
