@@ -79,11 +79,6 @@ impl Many {
         }
     }
 
-    /// The bytes of each.
-    pub(crate) fn into_payloads(self) -> Vec<Payload> {
-        (0..self.len()).map(|at| self.payload(at)).collect()
-    }
-
     /// The bytes of one.
     pub(crate) fn payload(&self, at: usize) -> Payload {
         match self {

@@ -86,9 +86,11 @@ impl GraphBase {
             }
         }
         let mut input = given.input(py, ingest)?;
-        let mut payload = [payload];
-        let (index, home) = self.admit(py, r, &mut payload)?;
-        let [payload] = payload;
+        let mut payload = payload;
+        let (index, home) = self.admit(py, r, |upcast| {
+            payload = upcast(&payload)?;
+            Ok(())
+        })?;
         (input.payload, input.owner) = (Some(payload), owner);
         let keep = keep.filter(|_| home.is(r));
         let mut made = None;

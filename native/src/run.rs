@@ -93,9 +93,11 @@ impl GraphBase {
         let index = if let Some(index) = route.place(number) {
             index
         } else {
-            let mut payloads = many.into_payloads();
-            let (index, _) = self.admit(py, r, &mut payloads)?;
-            many = Many::Payloads(payloads);
+            let (index, _) = self.admit(py, r, |upcast| {
+                let payloads = (0..count).map(|at| upcast(&many.payload(at)));
+                many = Many::Payloads(payloads.collect::<PyResult<_>>()?);
+                Ok(())
+            })?;
             index
         };
         let mut numbers = None;

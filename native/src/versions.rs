@@ -84,12 +84,13 @@ impl GraphBase {
         route.place(self.number.load(Ordering::Acquire))
     }
 
-    /// Index and schema for publishing: payloads of an older schema that the one there accepts are upcast.
+    /// Index and schema for publishing: payloads of an older schema that the one there accepts are `rewritten` by what
+    /// upcasts one of them.
     pub(crate) fn admit(
         &self,
         py: Python<'_>,
         route: &Bound<'_, RouteBase>,
-        payloads: &mut [Payload],
+        rewritten: impl FnOnce(&dyn Fn(&Payload) -> PyResult<Payload>) -> PyResult<()>,
     ) -> PyResult<(usize, Py<RouteBase>)> {
         if let Some(index) = route.get().place(self.number.load(Ordering::Acquire)) {
             return Ok((index, route.clone().unbind()));
@@ -97,9 +98,7 @@ impl GraphBase {
         if let (index, Some(known)) = self.place(py, route) {
             let (ours, there) = (Version::of(py, route.get())?, Version::of(py, known.get())?);
             if ours.id != there.id && there.accepts(&ours)? {
-                for payload in payloads {
-                    *payload = there.upcast(&ours, payload)?;
-                }
+                rewritten(&|payload| there.upcast(&ours, payload))?;
                 return Ok((index, known));
             }
         }
