@@ -99,6 +99,13 @@ impl Ring {
         taken
     }
 
+    /// Take the oldest, counted as delivered.
+    pub fn pop(&mut self) -> Option<Arc<Event>> {
+        let event = self.queue.pop_front()?;
+        self.delivered(std::slice::from_ref(&event));
+        Some(event)
+    }
+
     /// Take what fits into one batch: one producer's incarnation, consecutive numbers, at most `events` and `bytes`.
     /// A single event larger than `bytes` is a batch of its own.
     pub fn take_batch(&mut self, events: usize, bytes: usize) -> Vec<Arc<Event>> {

@@ -4,7 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meshfold_core::batch;
+use meshfold_core::engine;
 use meshfold_core::registry::TRUST_MIXED_SOURCES;
+use meshfold_core::ring::Ring;
 use meshfold_core::trace::SpanRecord;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -57,6 +59,24 @@ impl Queue {
     #[getter]
     fn edge(&self) -> u32 {
         self.edge
+    }
+
+    /// Take the oldest event; None if nothing waits.
+    fn pop(&self, py: Python<'_>) -> PyResult<Option<Event>> {
+        let graph = self.graph.get();
+        let (taken, gate) = {
+            let engine = &mut graph.state().engine;
+            let taken = engine.ring(self.edge).and_then(Ring::pop);
+            let edge = engine.edge(self.edge);
+            (taken, edge.is_some_and(engine::Edge::is_gate))
+        };
+        let Some(taken) = taken else {
+            return Ok(None);
+        };
+        if gate {
+            graph.let_on(py)?;
+        }
+        graph.event(py, taken).map(Some)
     }
 
     /// Take up to `max` events.
@@ -138,9 +158,7 @@ impl Queue {
         let graph = self.graph.get();
         let (taken, traced, gate) = {
             let engine = &mut graph.state().engine;
-            let gate = engine
-                .edge(self.edge)
-                .is_some_and(meshfold_core::engine::Edge::is_gate);
+            let gate = engine.edge(self.edge).is_some_and(engine::Edge::is_gate);
             let Some(ring) = engine.ring(self.edge) else {
                 return Ok(None);
             };

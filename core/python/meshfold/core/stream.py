@@ -125,11 +125,11 @@ class Stream(Edge, Generic[T]):
     def blocking(self, timeout: float | None = None) -> Iterator[Event[T]]:
         """Iterate without asyncio; ends when nothing came for `timeout` seconds (None waits as long as it takes)."""
         while self._queue.open:
-            if not self._queue.wait(3600.0 if timeout is None else timeout):
-                if timeout is not None:
-                    return
-                continue
-            yield from self._queue.take(1)
+            # One at a time: whoever stops here leaves the rest in the queue.
+            while (event := self._queue.pop()) is not None:
+                yield event
+            if not self._queue.wait(3600.0 if timeout is None else timeout) and timeout is not None:
+                return
 
     def columns(self, timeout: float | None = None) -> Iterator[Columns]:
         """As `blocking`, with all that waits as columns: no Python object for each event.
