@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshfold.core import Graph, LogClock, Schema, Taint, record, route
+from meshfold.core import Event, Graph, LogClock, Schema, Taint, record, route
 from plans import plain
 
 KINDS: tuple[tuple[Schema[Any], Callable[[int], Any]], ...] = (
@@ -43,7 +43,11 @@ def test_s2_a_plain_batch_enters_as_it_does_event_by_event(
         seen: list[Any] = []
         streams = []
         if way == "readers":
-            graph.observe(into, lambda event, seen=seen: seen.append(plain(event)))
+
+            def see(event: Event[Any], seen: list[Any] = seen) -> None:
+                seen.append(plain(event))
+
+            graph.observe(into, see)
             streams.append(graph.stream(into, capacity=50))
         if way == "operators":
             graph.pipe(into).distinct().map(lambda x: x).into(on)
