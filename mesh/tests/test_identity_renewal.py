@@ -13,6 +13,7 @@ from meshfold.mesh.enrolment.authority_folder import read_identity, write_privat
 from meshfold.mesh.enrolment.local import IDENTITY_MS
 from meshfold.mesh.local import LocalMesh
 from meshfold.mesh.node import Node
+from meshfold.mesh.node.papers import Papers
 from meshfold.mesh.node.party import introduced
 from meshfold.mesh.transport.login import jwt_expiry_s
 from meshfold.security import Identity
@@ -127,6 +128,7 @@ async def test_a_retired_nodes_identity_is_not_renewed(mesh: LocalMesh, tmp_path
         old = age(mesh, folder.path)
         control = hub.session.control
         assert control is not None
-        assert control._renew(old)[1] != b""
+        assert (await control.issuing.papers(old, [], login=False)).identity != b""
+        await until(lambda: f"member/{old.tag.hex()}" in control.log.state.values)
         await operator.session.asker.ask(hub.session.identity, "member_retire", {"node": "guest"}, WAIT_S)
-        assert control._renew(old) == (old, b"", "")
+        assert await control.issuing.papers(old, [], login=False) == Papers()

@@ -386,7 +386,6 @@ class RaftLog(LogChanges):
             async with asyncio.timeout(WAIT_S):
                 while self._raft.leader != to:
                     changed = self._changed
-                    self._input.set()
                     await changed.wait()
                 return
         raise self._no_quorum(f"{self._names(to)} did not take over in time")

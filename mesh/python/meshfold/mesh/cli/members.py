@@ -62,8 +62,9 @@ def init(
     folder: Folder,
     mesh: Annotated[str, typer.Option("--mesh", help="name of the mesh")] = "mesh",
     voter: Annotated[
-        str, typer.Option("--voter", help="name of the node that hosts the control log")
-    ] = "hub",
+        list[str] | None,
+        typer.Option("--voter", help="name of a node that hosts the control log; once, or 3, 5 or 7 times"),
+    ] = None,
     nats: Annotated[
         str, typer.Option("--nats", help="where nodes find the server")
     ] = "nats://127.0.0.1:4222",
@@ -77,7 +78,9 @@ def init(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a mesh: its sealed root, its issuer, its first voter, and the configuration of a nats-server for it.
+    """Make a mesh: its sealed root, its issuer, its voters, and the configuration of a nats-server for it.
+
+    The first voter runs from the folder. Each further one gets a folder of its own in it, to be moved to its machine.
 
     Example: meshfold init --dir ./mesh --key-file ./root.key --nats nats://broker:4222
     """
@@ -85,13 +88,21 @@ def init(
 
     lock = _lock(passphrase_file, key_file, new=True)
     made = found_mesh(
-        folder, lock, mesh=mesh, voter=voter, url=nats, server_config=server_config, if_missing=if_missing
+        folder,
+        lock,
+        mesh=mesh,
+        voters=voter or ["hub"],
+        url=nats,
+        server_config=server_config,
+        if_missing=if_missing,
     )
     folder = made.context.state_dir
     document = {
         "mesh": mesh,
-        "node": made.voter.name,
-        "id": made.voter.tag.hex(),
+        "node": made.voters[0].name,
+        "id": made.voters[0].tag.hex(),
+        "voters": [{"name": one.name, "id": one.tag.hex()} for one in made.voters],
+        "carry": [str(path) for path in made.carried],
         "fingerprint": made.fingerprint,
         "dir": str(folder),
         "server_config": str(server_config or folder / SERVER_CONF),
@@ -103,6 +114,10 @@ def init(
             f"mesh {mesh} in {folder}; authority {found['fingerprint'][:16]}",
             f"start a server:  nats-server -c {found['server_config']}",
             f"start the voter: meshfold node run --dir {folder}",
+            *(
+                f"move {path} to the machine of that voter, and start it there: meshfold node run --dir FOLDER"
+                for path in found["carry"]
+            ),
             f"let a node in:   meshfold invite NAME --context {folder}/context.json",
         ],
     )

@@ -16,6 +16,7 @@ from meshfold.mesh.cli.support import configure_logs, say
 from meshfold.mesh.config import NodeSettings, foreign_login, load_settings, tls_of
 from meshfold.mesh.config.finding import find_mesh
 from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment import MemberFolder
 from meshfold.mesh.files import read_named_text
 from meshfold.mesh.folders import FolderLock, state_folder
 from meshfold.mesh.node import Node
@@ -78,7 +79,7 @@ async def _join_and_run(
     app: Any,
     state: _Running,
 ) -> None:
-    if not (folder / "context.json").exists():
+    if not (folder / "context.json").exists() and not MemberFolder.exists(folder):
         await _join(settings, folder)
     context, settings = find_mesh(None, config, options)
     name = settings.name or context.member or Identity.parse(context.voters[0]).name

@@ -12,6 +12,7 @@ from meshfold.core.errors import ConfigError
 from meshfold.mesh.config.nats_login import foreign_login, nats_context, nats_context_exists, tls_of
 from meshfold.mesh.config.settings import NodeSettings, load_settings
 from meshfold.mesh.context import Context
+from meshfold.mesh.enrolment import MemberFolder
 
 __all__ = ("find_mesh", "with_settings")
 
@@ -32,6 +33,9 @@ def find_mesh(
     chosen = context
     if chosen is None and settings.dir is not None:
         chosen = Path(settings.dir) / "context.json"
+        if not chosen.exists() and MemberFolder.exists(chosen.parent):
+            # A voter's folder, carried here from where its mesh was made.
+            MemberFolder.open(chosen.parent).context().save(link=False)
         if not chosen.exists():
             raise ConfigError(
                 f"there is no mesh in {settings.dir}",

@@ -61,6 +61,6 @@ def permissions(
     else:
         # Without a grant a node may ask the voters, and nobody else.
         publish |= {subjects.node("q", tag) for tag in tags}
-    return Permissions(
-        pub=tuple(sorted(publish)), sub=tuple(sorted(subscribe)), allow_responses=bool(capabilities)
-    )
+    # A voter answers the others before it has any grant: without its signature nobody gets one.
+    answers = bool(capabilities) or len(tags) > 1 and identity.tag in tags
+    return Permissions(pub=tuple(sorted(publish)), sub=tuple(sorted(subscribe)), allow_responses=answers)

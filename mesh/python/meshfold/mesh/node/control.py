@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,12 @@ from meshfold.mesh.node.election_desk import ElectionDesk, require_action
 from meshfold.mesh.node.keymaster import Keymaster
 from meshfold.mesh.node.log_desk import LogDesk
 from meshfold.mesh.node.members import Directory
+from meshfold.mesh.node.papers import Issuing
 from meshfold.mesh.node.party import Party
 from meshfold.mesh.node.queries import Asker, Handler, Responder
 from meshfold.mesh.node.raft_wire import RaftWire, number_of
 from meshfold.mesh.node.shared_keys import SharedKeys
-from meshfold.mesh.node.standing import PREFIX, Standing
+from meshfold.mesh.node.standing import PREFIX
 from meshfold.mesh.node.voter_log import VoterLog, open_group
 from meshfold.mesh.subjects import GROUP
 from meshfold.security import (
@@ -105,6 +106,8 @@ class Control:
         book: GrantBook,
         directory: Directory,
         hlc: HybridClock,
+        voters: tuple[Identity, ...],
+        talk: Talk | None = None,
     ) -> None:
         self.log = log
         self.tree = tree
@@ -118,14 +121,12 @@ class Control:
         may_answer = log.may_answer if isinstance(log, RaftLog) else lambda: True
         self.desk = ElectionDesk(Elections(log, hlc.clock, may_answer=may_answer), book)
         self.log_desk = LogDesk(log, book)
-        #: makes a login for another node, where this voter holds the issuer
-        self.mint: Callable[[Identity, list[Grant]], str | None] = lambda identity, grants: None
-        #: a newer identity and narrow login for a member whose own ends soon, where this voter holds the issuer
-        self.renew: Callable[[Identity], tuple[Identity, str] | None] = lambda identity: None
         #: certificates of the issuers, for nodes that do not have the newest
         self.certificates: tuple[bytes, ...] = ()
-        #: gives standing grants again, where this voter holds the issuer
-        self.standing: Standing | None = None
+        #: renews what ends of a member's papers
+        self.issuing = Issuing(
+            identity, book, directory, hlc, voters, self._standing_marks, talk.asker if talk else None
+        )
         self._wire: RaftWire | None = None
         self._cosigning: Cosigning | None = None
 
@@ -149,7 +150,7 @@ class Control:
         path = folder / "keys"
         store = KeyStore.load(path) if path.exists() else KeyStore.generate(path)
         tree = KeyTree(identity.cluster, store)
-        control = cls(log, tree, keys, identity, book, directory, hlc)
+        control = cls(log, tree, keys, identity, book, directory, hlc, voters)
         await control.keymaster.restore(voters)
         return control
 
@@ -171,7 +172,7 @@ class Control:
         path = folder / "keys"
         store = KeyStore.load(path) if path.exists() else KeyStore.empty(path)
         tree = KeyTree(party.identity.cluster, store)
-        control = cls(log, tree, keys, party.identity, book, party.directory, party.hlc)
+        control = cls(log, tree, keys, party.identity, book, party.directory, party.hlc, talk.voters, talk)
         control._wire = wire
         control._cosigning = Cosigning(
             control.keymaster,
@@ -185,6 +186,7 @@ class Control:
         )
         control.keymaster.share(talk.voters, control._cosigning)
         control._cosigning.register(talk.responder)
+        talk.responder.answers("papers", control.issuing.answer)
         await wire.listen(log.receive)
         log.start()
         return control
@@ -329,36 +331,31 @@ class Control:
                 route="",
             )
         self._check_possession(asker, args)
-        asker, renewed, narrow = self._renew(asker)
-        await self._note_member(asker)
         for grant in held:
             await self._note(grant)
         if args.get("wrap"):
             self._directory.take_wrap(asker.tag, bytes.fromhex(args["wrap"]))
             asker = self._directory.lookup(asker.tag) or asker
-        valid = await self._renewed(asker, await self._with_noted(asker, valid))
+        valid = await self._with_noted(asker, valid)
+        papers = await self.issuing.papers(asker, valid, login=bool(args.get("login")))
+        if papers.identity:
+            asker = self._directory.admit(papers.identity)
+        await self._note_member(asker)
+        await self._stand(papers.grants)
+        valid = [*valid, *papers.grants]
         return {
             "packet": self.keymaster.packet_for(asker, valid).hex(),
             "policy": self.keymaster.record.encode().hex(),
             "nonce": str(args.get("nonce", "")),
             "grants": [grant.raw.hex() for grant in valid],
             "certificates": [raw.hex() for raw in self.certificates],
-            "login": (self.mint(asker, valid) or "") if args.get("login") else "",
-            "identity": renewed.hex(),
-            "narrow": narrow,
+            "login": papers.login,
+            "identity": papers.identity.hex(),
+            "narrow": papers.narrow,
             "voters": [
                 (self._directory.lookup(voter.tag) or voter).raw.hex() for voter in self.keymaster.voters
             ],
         }
-
-    def _renew(self, asker: Identity) -> tuple[Identity, bytes, str]:
-        """(the asker, its newer identity's record, its newer narrow login); empty where it has time left, or was retired."""
-        if not asker.due(self._hlc.now_ms()) or asker.node_pub in self.policy.revoked:
-            return asker, b"", ""
-        made = self.renew(asker)
-        if made is None:
-            return asker, b"", ""
-        return self._directory.admit(made[0].raw), made[0].raw, made[1]
 
     async def _with_noted(self, asker: Identity, valid: list[Grant]) -> list[Grant]:
         """The asker's grants, and those that were noted for it while it did not know."""
@@ -371,16 +368,10 @@ class Control:
                     continue
         return self._book.grants_of(asker.tag)
 
-    async def _renewed(self, asker: Identity, valid: list[Grant]) -> list[Grant]:
-        """The asker's grants, and fresh ones in place of standing ones that end soon."""
-        if self.standing is None:
-            return valid
-        marked = [key.removeprefix(PREFIX) for key in await self.log.snapshot(PREFIX)]
-        fresh = self.standing.renewed(asker, valid, marked, self._hlc.now_ms())
-        await self._stand(fresh)
-        return valid + fresh
+    def _standing_marks(self) -> frozenset[str]:
+        return frozenset(key.removeprefix(PREFIX) for key in self.log.state.snapshot(PREFIX))
 
-    async def _stand(self, grants: list[Grant]) -> None:
+    async def _stand(self, grants: Iterable[Grant]) -> None:
         for grant in grants:
             self._book.add(grant, self._hlc.now_ms())
             await self._note(grant)

@@ -75,9 +75,10 @@ class VoterDuties:
         session = self._session
         self.control = await (self._found() if len(session.voters) == 1 else self._join())
         self._key_desk = KeyDesk(self.control, session)
-        self.control.mint = lambda identity, grants: session.enrolment.store.mint(
+        self.control.issuing.mint = lambda identity, grants: session.enrolment.store.mint(
             identity, grants, session.subjects, session.hlc.now_ms()
         )
+        self.control.issuing.holds = session.context.authority_dir is not None
         self.control.certificates = session.upkeep.trust.certificates
         session.responder.answers("challenge", self.control.challenge)
         desk = LeadersDesk(session.responder, self.control.keymaster)
@@ -123,8 +124,9 @@ class VoterDuties:
     async def _open_door(self, authority: AuthorityFolder, control: Control) -> None:
         """Let in whoever brings a join token: this voter's folder holds the issuer, and the first of the voters does it."""
         session = self._session
-        standing = control.standing = Standing(authority, session.context.state_dir / "nodes")
-        control.renew = lambda identity: standing.identity(
+        issuing = control.issuing
+        standing = issuing.standing = Standing(authority, session.context.state_dir / "nodes")
+        issuing.renew = lambda identity: standing.identity(
             identity, session.subjects, session.context.voters, session.hlc.now_ms()
         )
         if session.voters[0].tag != session.identity.tag:

@@ -22,6 +22,7 @@ from meshfold.core.errors import (
 from meshfold.core.jobs import end_jobs
 from meshfold.mesh.enrolment import Enrolment
 from meshfold.mesh.node.control import possession_request
+from meshfold.mesh.subjects import GROUP
 from meshfold.security import Grant, Identity, PolicyRecord, prove_possession
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Upkeep:
     async def begin(self) -> None:
         """Have keys before anything is sent; a node without a grant takes part once one came.
 
-        :raises TransportTimeout: if no voter answers
+        :raises TransportTimeout: if the one voter does not answer
+        :raises NoQuorum: if no majority of several voters does
         :raises MeshfoldError: as a voter answers
         """
         if not self.grants:
@@ -90,9 +92,15 @@ class Upkeep:
             try:
                 return self._install(await self._ask_keys())
             except (TransportTimeout, NotLeader, NoQuorum) as error:
+                if session.loop.time() > deadline and len(session.voters) > 1:
+                    raise NoQuorum(
+                        f"{session.name} got no keys within {wait_s:.0f} s: {error.what}",
+                        fix=f"start the voters that are away: more than half of {len(session.voters)} have to run",
+                        group=GROUP,
+                    ) from None
                 if session.loop.time() > deadline:
                     raise TransportTimeout(
-                        f"no voter answered {session.name} within {wait_s:.0f} s: {error.what}",
+                        f"no voter answered {session.name} within {wait_s:.0f} s",
                         fix="is the hub running? `meshfold status` shows who is here",
                         timeout_s=wait_s,
                     ) from None

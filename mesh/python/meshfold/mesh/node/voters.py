@@ -110,7 +110,7 @@ class Voters:
                 tries += 1
                 if loop.time() >= deadline and tries >= len(self._voters):
                     raise NoQuorum(
-                        f"no majority of the {len(self._voters)} voters decided {command}: {error.what}",
+                        f"no majority of the {len(self._voters)} voters answers `{command}`: {error.what}",
                         fix="start the voters that are away: `meshfold status` names them",
                         group=GROUP,
                     ) from None
