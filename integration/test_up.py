@@ -122,6 +122,49 @@ def test_each_of_n_nodes_is_a_member_that_reads(up: Callable[..., Any]) -> None:
     assert process.leftovers() == []
 
 
+def test_of_three_members_three_are_voters_and_one_that_leads_may_be_killed(
+    up: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    process = up("--nodes", "3")
+    until(lambda: ready(process), "a running mesh")
+
+    def control() -> dict[str, Any]:
+        answer = process.command("leader", "control", "--json")
+        return dict(json.loads(answer.stdout)) if answer.returncode == 0 else {}
+
+    before = control()
+    assert sorted(before["voters"]) == ["edge", "hub", "node-3"]
+    handed = process.command("leader", "control", "--step-down", "--json")
+    assert handed.returncode == 0, handed.stderr
+    until(lambda: control().get("term", 0) > before["term"], "another leader")
+    leader = control()
+    killed = process.child(leader["leader"])
+    assert killed is not None
+    killed.kill()
+    until(lambda: control().get("term", 0) > leader["term"], "one after it")
+    until(lambda: f"{leader['leader']} died: restarting it" in process.errors(), "its restart")
+    until(lambda: ready(process), "the mesh again")
+    rotated = process.command("key", "rotate", ">", "--json")
+    assert rotated.returncode == 0, rotated.stderr
+    process.process.send_signal(signal.SIGINT)
+    code, document = process.finish()
+    assert code == 0, process.errors()
+    assert document["unexplained"] == 0
+    assert document["leader"]["term"] > leader["term"]
+    assert process.leftovers() == []
+
+
+def test_more_voters_than_members_or_an_even_number_are_refused(up: Callable[..., Any]) -> None:
+    for options, said in (
+        (["--voters", "3"], "add --nodes 3"),
+        (["--nodes", "4", "--voters", "2"], "1, 3, 5 or 7"),
+    ):
+        process = up(*options)
+        code, _ = process.finish()
+        assert code == 2
+        assert said in process.errors()
+
+
 def test_a_leader_that_is_told_to_step_down_is_followed_by_a_higher_token(
     up: Callable[..., Any], until: Callable[..., Any]
 ) -> None:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from meshfold.consensus import SoloLog
+from meshfold.consensus import RaftLog, SoloLog
+from meshfold.core import SystemClock
 from meshfold.core.errors import StoreDamaged
 
 
@@ -53,3 +54,32 @@ def test_a_folder_without_a_log_and_one_in_use_are_refused_in_one_line(tmp_path:
     log.close()
     assert refused.returncode == 2
     assert "open in another process" in refused.stderr
+
+
+async def test_the_log_of_one_of_several_voters_is_given_up_nowhere(tmp_path: Path) -> None:
+    folder = tmp_path / "voter" / "00112233" / "raft"
+    log = open_alone(folder)
+    log.start()
+    await log.put("kept", b"1")
+    await log.close()
+    (entries,) = folder.glob("log.*")
+    data = bytearray(entries.read_bytes())
+    data[len(data) // 2] ^= 1
+    entries.write_bytes(bytes(data))
+    with pytest.raises(StoreDamaged, match="leave this voter out") as caught:
+        open_alone(folder)
+    assert "--recover-to" not in str(caught.value)
+    for name in (tmp_path, folder):
+        refused = meshfold("recover", str(name), "--recover-to", "0")
+        assert refused.returncode == 2 and "one of several voters" in refused.stderr
+    assert entries.read_bytes() == bytes(data)
+
+
+def open_alone(folder: Path) -> RaftLog:
+    """A group whose only voter is here."""
+
+    class Nowhere:
+        def send(self, to: int, data: bytes) -> None:
+            """Lose it."""
+
+    return RaftLog.open(folder, node=1, names=str, founders=(1,), wire=Nowhere(), clock=SystemClock(), seed=1)

@@ -112,7 +112,15 @@ class RaftLog(LogChanges):
         :raises StoreDamaged: if it is damaged below what it acknowledged: this voter must not vote again under its id
         """
         times = timing or RaftTiming()
-        store = LogStore(directory, disk or OsDisk(directory, names(node)))
+        try:
+            store = LogStore(directory, disk or OsDisk(directory, names(node)))
+        except StoreDamaged as error:
+            # What it voted and acknowledged cannot be given up here: the others count on it.
+            raise StoreDamaged(
+                error.what,
+                fix="restore the file, or leave this voter out: the others have what it lost, and go on without it",
+                **error.fields,
+            ) from error
         try:
             raft = open_raft(store, node, founders, KeyValues().dump(1).state, times, seed)
             log = cls(store, raft, group=group, names=names, wire=wire, clock=clock, timing=times)

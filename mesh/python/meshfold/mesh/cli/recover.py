@@ -28,6 +28,12 @@ def recover(
     """
     from meshfold.consensus import SoloLog
 
+    if folder.name == "raft" or next(folder.glob("voter/*/raft"), None) is not None:
+        raise ConfigError(
+            f"{folder} is of one of several voters: what it acknowledged cannot be given up, the others count on it",
+            fix="leave it out: a majority of the others has everything, and goes on without it",
+            item=str(folder),
+        )
     found = next((path for path in (folder / "voter" / "log", folder) if (path / "state").exists()), None)
     if found is None:
         raise ConfigError(
