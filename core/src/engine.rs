@@ -10,8 +10,8 @@
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::batch::{self, BatchError};
-use crate::counters::{Counters, Ledger};
+use crate::batch::BatchError;
+use crate::counters::Ledger;
 use crate::event::{Event, EventId, Tag};
 use crate::ids::IdMap;
 use crate::inlet::Track;
@@ -19,7 +19,6 @@ use crate::node::Node;
 use crate::operator::{Item, Out};
 use crate::payload::Payload;
 use crate::ring::{Overflow, Ring};
-use crate::taint;
 use crate::trace::{Outside, Tracer};
 use crate::value::{Codec, Value};
 use bound::Bound;
@@ -39,6 +38,7 @@ mod install;
 mod journey;
 mod mail;
 mod make;
+mod remote;
 mod run;
 mod transcript;
 mod turn;
@@ -49,6 +49,7 @@ pub use defer::{DEFERRED_MAX, Waits};
 pub use install::Uninstallable;
 pub use journey::{Made, RunCall};
 pub use mail::Mail;
+pub use remote::{Incoming, Receipt};
 pub use run::{RUN_MAX, RunInput};
 pub use transcript::Transcript;
 pub use turn::{Call, Outcome, Step};
@@ -171,27 +172,6 @@ struct Route {
     gates: Option<(u64, Arc<[u32]>)>,
     /// What a run from here would reach.
     reach: Option<Box<Reach>>,
-}
-
-/// What `push` did with a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
-    /// New events.
-    pub delivered: u64,
-    /// Events that came before.
-    pub duplicates: u64,
-    /// Numbers found missing.
-    pub lost: u64,
-    /// First number of the batch.
-    pub first_seq: u64,
-    /// Last number of the batch.
-    pub last_seq: u64,
-    /// How many of its events are settled, those that were skipped included: the others wait for credit.
-    pub settled: usize,
-    /// How many it has.
-    pub count: usize,
-    /// Bytes of the first one that waits.
-    pub needs: usize,
 }
 
 /// Why an event is refused; it has used no number.
@@ -535,120 +515,6 @@ impl Engine {
         let r = &mut self.routes[route];
         r.next_seq = r.next_seq.max(next);
     }
-
-    /// Take in a batch from a remote producer behind its first `skip` events: new ones are queued with their own numbers
-    /// (S2), each for credit like one that is published here (S6). Where that ends, the rest is left.
-    #[allow(clippy::too_many_arguments, reason = "plain data for one batch")]
-    pub fn push(
-        &mut self,
-        route: usize,
-        sections: (&[u8], Option<&[u8]>),
-        producer: Tag,
-        incarnation: Tag,
-        taints: u64,
-        ingest: i64,
-        skip: usize,
-    ) -> Result<Receipt, Refused> {
-        let sender = (producer, incarnation);
-        let run = |engine: &mut Self| engine.push_run(route, sections, sender, taints, ingest);
-        if let Some(taken) = (skip == 0).then(|| run(self)).flatten() {
-            return Ok(taken);
-        }
-        let tag = self.routes[route].tag;
-        let events = batch::decode(sections.0, sections.1, tag, producer, incarnation)
-            .map_err(Refused::Batch)?;
-        let above = events.iter().fold(0, |above, event| {
-            above | self.above(route, event.taints | taints)
-        });
-        if above != 0 {
-            return Err(Refused::Tainted(above));
-        }
-        let first = events[0].seq;
-        let mut receipt = Receipt {
-            first_seq: first,
-            last_seq: events[events.len() - 1].seq,
-            count: events.len(),
-            settled: skip,
-            ..Receipt::default()
-        };
-        let track = track(&mut self.routes[route], producer, incarnation, first)
-            .ok_or(Refused::Producers)?;
-        let before = self.routes[route].tracks[track].counters.dropped;
-        let as_run = self.takes_made(route, events.len());
-        let mut made = Vec::new();
-        for mut event in events.into_iter().skip(skip) {
-            let bytes = event.payload.as_ref().map_or(0, |payload| payload.len());
-            receipt.needs = bytes;
-            let seen = &mut self.routes[route].tracks[track];
-            if event.seq <= seen.last {
-                // What came before costs nothing.
-                seen.accept(event.seq);
-                receipt.duplicates += 1;
-                receipt.settled += 1;
-                continue;
-            }
-            if self.room() == 0 {
-                break;
-            }
-            let spent = match self.spend(route, bytes, ingest) {
-                Ok(spent) => spent,
-                // It fits nowhere: the edge loses it and counts that, as it does with what an operator makes.
-                Err(Refused::TooLarge(..)) => None,
-                Err(_) => break,
-            };
-            receipt.settled += 1;
-            receipt.delivered += 1;
-            let r = &mut self.routes[route];
-            r.tracks[track].accept(event.seq);
-            event.seq_link = r.next_link;
-            r.next_link += 1;
-            event.taints = taint::join(event.taints, taints);
-            event.ingest = ingest;
-            if let Some(spent) = spent {
-                self.reserved.insert(event.id(), spent);
-            }
-            if as_run {
-                made.push(Arc::new(event));
-            } else {
-                self.input.push_back((route, Arc::new(event)));
-            }
-        }
-        self.line_up_run(route, ingest, made);
-        let after = self.routes[route].tracks[track].counters.dropped;
-        receipt.lost = after.iter().sum::<u64>() - before.iter().sum::<u64>();
-        Ok(receipt)
-    }
-
-    /// A checkpoint proves that numbers up to `last_seq` were sent; what has not come is lost. Returns how many.
-    /// A producer not heard of is attached behind `last_seq`: what was sent before is not offered to this reader.
-    pub fn expect(&mut self, route: usize, producer: Tag, incarnation: Tag, last_seq: u64) -> u64 {
-        let r = &mut self.routes[route];
-        match track(r, producer, incarnation, last_seq.saturating_add(1)) {
-            Some(index) => r.tracks[index].lose_up_to(last_seq),
-            None => 0,
-        }
-    }
-
-    /// Remote producers of a route: (producer, incarnation, counters, last number, first number counted).
-    pub fn tracks(&self, route: usize) -> Vec<(Tag, Tag, Counters, u64, u64)> {
-        self.routes[route]
-            .tracks
-            .iter()
-            .map(|t| (t.producer, t.incarnation, t.counters, t.last, t.attach))
-            .collect()
-    }
-}
-
-fn track(route: &mut Route, producer: Tag, incarnation: Tag, attach: u64) -> Option<usize> {
-    let known = route
-        .tracks
-        .iter()
-        .position(|t| t.producer == producer && t.incarnation == incarnation);
-    if known.is_some() || route.tracks.len() >= TRACKS_MAX {
-        return known;
-    }
-    route.tracks.push(Track::new(producer, incarnation, attach));
-    Some(route.tracks.len() - 1)
 }
 
 fn trim(route: &mut Route, now: Option<i64>) {

@@ -120,9 +120,11 @@ fn an_event_of_another_node_is_processed_under_its_own_span_and_is_the_parent_of
         ..Event::default()
     });
     let (meta, payload) = meshfold_core::batch::encode(std::slice::from_ref(&remote));
-    engine
-        .push(index, (&meta, Some(&payload)), THERE, LIFE, 0, 50, 0)
+    let mut incoming = engine
+        .unpack(index, (&meta, Some(&payload)), THERE, LIFE, 0)
         .expect("a batch");
+    let receipt = engine.push(index, &mut incoming, 50).expect("room");
+    assert_eq!((receipt.delivered, incoming.waiting()), (1, 0));
     run(&mut engine);
     let derived = publish(&mut engine, *b"route002", &[&remote], 60);
     run(&mut engine);

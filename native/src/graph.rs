@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use meshfold_core::engine::{Engine, Kind, queue};
 use meshfold_core::event::{Event as Inner, EventId, Tag};
@@ -12,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::alarm::{Alarm, Bell};
-use crate::convert::{counters, cycle, overflow, taint_bits};
+use crate::convert::{counters, cycle, overflow};
 use crate::envelope::Given;
 use crate::errors::error;
 use crate::event::Event;
@@ -25,6 +26,8 @@ use crate::values::Grave;
 
 /// Failures of observers kept for `failures()`; all are counted.
 pub(crate) const FAILURES_MAX: usize = 256;
+/// The longest that a thread waits before it looks for signals.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Edges with what to call for them.
 pub(crate) type Readers = Arc<[(u32, Arc<Host>)]>;
 
@@ -142,6 +145,30 @@ impl GraphBase {
             }
         });
         locked(&self.state)
+    }
+
+    /// Wait while `idle` holds, looking again whenever a turn has changed something, for at most so many seconds.
+    pub(crate) fn sleep_while<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        seconds: f64,
+        idle: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
+        let limit = Duration::from_secs_f64(seconds.clamp(0.0, 3600.0));
+        let waited = self.changed.wait_timeout_while(state, limit, idle);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.sleepers -= 1;
+        state
+    }
+
+    /// Wait until a turn has changed something, or for a moment: then signals are looked at.
+    pub(crate) fn nap<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
+        let waited = self.changed.wait_timeout(state, MOMENT);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.sleepers -= 1;
+        state
     }
 
     #[allow(
@@ -664,48 +691,6 @@ impl GraphBase {
             })
             .cloned();
         found.map(|inner| self.event(py, inner)).transpose()
-    }
-
-    /// Push a batch of a remote producer behind its first `skip` events; (delivered, duplicates, lost, first, last,
-    /// settled, count, bytes of the first that waits).
-    #[pyo3(signature = (r, meta, payload, producer, incarnation, taints, skip=0))]
-    #[allow(
-        clippy::too_many_arguments,
-        clippy::type_complexity,
-        reason = "plain data for one batch"
-    )]
-    fn push_batch(
-        &self,
-        py: Python<'_>,
-        r: &Bound<'_, RouteBase>,
-        meta: &[u8],
-        payload: Option<&[u8]>,
-        producer: Tag,
-        incarnation: Tag,
-        taints: &Bound<'_, PyAny>,
-        skip: usize,
-    ) -> PyResult<(u64, u64, u64, u64, u64, usize, usize, usize)> {
-        let bits = taint_bits(py, taints)?;
-        let ingest = self.now(py)?;
-        let index = self.index(py, r)?;
-        let mut receipt = None;
-        self.submit(py, &r.get().text, Full::Wait, |engine| {
-            let sections = (meta, payload);
-            let taken = engine.push(index, sections, producer, incarnation, bits, ingest, skip)?;
-            receipt = Some(taken);
-            Ok(())
-        })?;
-        let r = receipt.ok_or_else(|| PyValueError::new_err("not pushed"))?;
-        Ok((
-            r.delivered,
-            r.duplicates,
-            r.lost,
-            r.first_seq,
-            r.last_seq,
-            r.settled,
-            r.count,
-            r.needs,
-        ))
     }
 
     /// Numbers up to `last_seq` were sent: returns how many are newly lost.

@@ -10,6 +10,7 @@ mod errors;
 mod event;
 mod graph;
 mod hosts;
+mod incoming;
 mod mailbox;
 mod many;
 mod nodes;
@@ -38,6 +39,8 @@ mod _native {
     use crate::event::Event;
     #[pymodule_export]
     use crate::graph::GraphBase;
+    #[pymodule_export]
+    use crate::incoming::{Incoming, push_batch, push_waiting, unpack_batch};
     #[pymodule_export]
     use crate::mailbox::{MailboxBase, attach_mailbox, credit_rows, mailbox_of};
     #[pymodule_export]

@@ -141,8 +141,7 @@ impl Engine {
         if seen.is_some_and(|seen| first <= seen.last) {
             return None;
         }
-        let at = super::track(&mut self.routes[route], producer, incarnation, first)?;
-        let last_bytes = columns.values.last().map_or(0, |value| value.1);
+        let at = super::remote::track(&mut self.routes[route], producer, incarnation, first)?;
         let column = column_of(self.routes[route].codec, route, section, columns.values);
         let r = &mut self.routes[route];
         let missing = r.tracks[at].accept_run(first, count as u64);
@@ -173,9 +172,6 @@ impl Engine {
             lost: missing,
             first_seq: first,
             last_seq: first + count as u64 - 1,
-            settled: count,
-            count,
-            needs: last_bytes,
         })
     }
 

@@ -291,20 +291,38 @@ class GraphBase:
     def route_objects(self) -> list[Route[Any]]: ...
     def declare(self, r: Route[Any]) -> None: ...
     def find(self, producer: bytes, incarnation: bytes, route: bytes, seq: int) -> Event[Any] | None: ...
-    def push_batch(
-        self,
-        r: Route[Any],
-        meta: bytes,
-        payload: bytes | None,
-        producer: bytes,
-        incarnation: bytes,
-        taints: Sequence[str],
-        skip: int = 0,
-    ) -> tuple[int, int, int, int, int, int, int, int]: ...
     def on_failure(self, call: Callable[[str, str, str], object] | None) -> None: ...
     def expect_seq(self, r: Route[Any], producer: bytes, incarnation: bytes, last_seq: int) -> int: ...
     def track_rows(self, r: Route[Any]) -> list[tuple[bytes, bytes, _Row, int, int]]: ...
 
+@final
+class Incoming:
+    @property
+    def numbers(self) -> tuple[int, int]: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def needs(self) -> int: ...
+
+def unpack_batch(
+    graph: GraphBase,
+    r: Route[Any],
+    meta: bytes,
+    payload: bytes | None,
+    producer: bytes,
+    incarnation: bytes,
+    taints: Sequence[str],
+) -> Incoming: ...
+def push_batch(
+    graph: GraphBase,
+    r: Route[Any],
+    meta: bytes,
+    payload: bytes | None,
+    producer: bytes,
+    incarnation: bytes,
+    taints: Sequence[str],
+) -> tuple[int, int, int, int, int, Incoming | None]: ...
+def push_waiting(graph: GraphBase, r: Route[Any], incoming: Incoming) -> None: ...
 @final
 class Alarm:
     def wait(self) -> int | None: ...

@@ -11,8 +11,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from meshfold._native import Incoming, push_batch, push_waiting, unpack_batch
 from meshfold.core.errors import MeshfoldError, WouldBlock
 from meshfold.core.flow import EdgeCounters, InletReceipt
 
@@ -26,7 +27,12 @@ __all__ = ("Inlet",)
 #: Batches that wait for credit; one more is refused, and nothing of it is kept.
 HELD_BATCHES_MAX: Final = 64
 
-_Batch = tuple[bytes, bytes | None, bytes, bytes, tuple[str, ...]]
+
+class _Held(NamedTuple):
+    """A batch of which some events wait, and whose it is."""
+
+    batch: Incoming
+    of: tuple[bytes, bytes]
 
 
 class Inlet:
@@ -37,8 +43,7 @@ class Inlet:
         self._route = r
         self.name = name
         self._lock = threading.RLock()
-        #: what waits, with how many events of it are settled
-        self._held: deque[tuple[_Batch, int, int]] = deque()
+        self._held: deque[_Held] = deque()
         self._listens = False
         self._told: Callable[[], object] | None = None
         #: batches that were refused because too many waited
@@ -61,7 +66,6 @@ class Inlet:
         :raises WouldBlock: if 64 batches wait already; nothing changed, push it again when there is credit
         :raises TaintExceeded: if an event is above the declared bound of the route; nothing changed
         """
-        batch: _Batch = (meta, payload, producer, incarnation, tuple(map(str, taints)))
         with self._lock:
             if self._held and len(self._held) >= HELD_BATCHES_MAX:
                 self.refused += 1
@@ -70,28 +74,22 @@ class Inlet:
                     fix="push it again when `credit` is above 0",
                     route=self._route.text,
                 )
+            whole = (self._graph, self._route, meta, payload, producer, incarnation, tuple(map(str, taints)))
+            of = (producer, incarnation)
             if self._held:
                 # Behind what waits: the order of numbers is kept.
-                count, first, last = self._peek(batch)
-                self._held.append((batch, 0, count))
-                return InletReceipt(0, 0, 0, first, last, count)
-            return self._push(batch, 0)
+                batch = unpack_batch(*whole)
+                self._held.append(_Held(batch, of))
+                return InletReceipt(0, 0, 0, *batch.numbers, batch.waiting)
+            delivered, duplicates, lost, first, last, rest = push_batch(*whole)
+            waiting = 0 if rest is None else rest.waiting
+            if rest is not None:
+                self._hold(_Held(rest, of))
+            return InletReceipt(delivered, duplicates, lost, first, last, waiting)
 
-    def _peek(self, batch: _Batch) -> tuple[int, int, int]:
-        """(events, first number, last number); nothing is taken in.
-
-        :raises DecodeError: if it is no batch
-        """
-        row = self._graph.push_batch(self._route, *batch[:4], batch[4], 1 << 32)
-        return row[6], row[3], row[4]
-
-    def _push(self, batch: _Batch, skip: int) -> InletReceipt:
-        row = self._graph.push_batch(self._route, *batch[:4], batch[4], skip)
-        delivered, duplicates, lost, first, last, settled, count, needs = row
-        if settled < count:
-            self._held.appendleft((batch, settled, count))
-            self._listen(needs)
-        return InletReceipt(delivered, duplicates, lost, first, last, count - settled)
+    def _hold(self, held: _Held) -> None:
+        self._held.appendleft(held)
+        self._listen(held.batch.needs)
 
     def _listen(self, needs: int) -> None:
         if not self._listens:
@@ -106,12 +104,15 @@ class Inlet:
                 if self._graph.room_for(self._route) == 0:
                     self._listen(0)
                     return
-                batch, settled, _ = self._held.popleft()
+                held = self._held.popleft()
                 try:
-                    self._push(batch, settled)
+                    push_waiting(self._graph, self._route, held.batch)
                 except MeshfoldError as error:
                     # It was whole when it came; what refuses it now was declared since.
                     self._graph.note_failure(0, error)
+                    continue
+                if held.batch.waiting:
+                    self._hold(held)
             told = self._told
         if told is not None:
             told()
@@ -120,7 +121,7 @@ class Inlet:
     def held(self) -> int:
         """Events that wait here for credit."""
         with self._lock:
-            return sum(count - settled for _, settled, count in self._held)
+            return sum(held.batch.waiting for held in self._held)
 
     @property
     def credit(self) -> int:
@@ -159,7 +160,7 @@ class Inlet:
         What waits here is not lost: a proof that speaks of it changes nothing until it has gone on.
         """
         with self._lock:
-            if any(batch[2:4] == (producer, incarnation) for batch, _, _ in self._held):
+            if any(held.of == (producer, incarnation) for held in self._held):
                 return 0
             return self._graph.expect_seq(self._route, producer, incarnation, last_seq)
 
