@@ -1,6 +1,12 @@
 //! Joining taints (S28): the union, in which a perfect value vanishes beside any worse one of its domain.
 
-use crate::registry::TAINT_DOMAINS;
+use crate::registry::{TAINT_DOMAINS, TAINTS};
+
+/// The bit of a taint by its name.
+pub fn bit(name: &str) -> Option<u64> {
+    let place = TAINTS.iter().position(|known| *known == name)?;
+    Some(1 << place)
+}
 
 /// Join two sets of taint bits. Commutative, associative, idempotent; the empty set is its identity.
 pub fn join(a: u64, b: u64) -> u64 {

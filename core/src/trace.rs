@@ -280,9 +280,14 @@ impl Tracer {
         if !self.on {
             return false;
         }
+        self.chosen(trace) && self.roots.admit(now, self.roots_max)
+    }
+
+    /// Whether the sampler takes a trace, as far as there is room.
+    fn chosen(&self, trace: &[u8; 16]) -> bool {
         let mut low = [0; 8];
         low.copy_from_slice(&trace[8..]);
-        u64::from_be_bytes(low) <= self.bound && self.roots.admit(now, self.roots_max)
+        u64::from_be_bytes(low) <= self.bound
     }
 
     /// How many of the first `events` that are published now will not be sampled; `trace` gives the trace of each.
@@ -290,12 +295,9 @@ impl Tracer {
         if !self.on || !self.roots.admits(now, self.roots_max) {
             return events;
         }
-        let sampled = |event: &usize| {
-            let mut low = [0; 8];
-            low.copy_from_slice(&trace(*event)[8..]);
-            u64::from_be_bytes(low) <= self.bound
-        };
-        (0..events).find(sampled).unwrap_or(events)
+        (0..events)
+            .find(|event| self.chosen(&trace(*event)))
+            .unwrap_or(events)
     }
 
     /// Whether to sample an event that somebody outside caused: as its trace is, but no more in a second than begin

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use meshfold_core::batch::{TEXT_BYTES_MAX, TEXTS_MAX};
 use meshfold_core::counters::Counters;
 use meshfold_core::event::{EventId, Tag};
-use meshfold_core::registry::{DROP_REASONS, TAINTS};
+use meshfold_core::registry::DROP_REASONS;
 use meshfold_core::ring::Overflow;
+use meshfold_core::taint;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -39,7 +40,6 @@ pub(crate) fn taint_bits(py: Python<'_>, taints: &Bound<'_, PyAny>) -> PyResult<
     for taint in taints.try_iter()? {
         let taint = taint?;
         let name = taint.str()?.to_string();
-        let bit = TAINTS.iter().position(|known| *known == name);
         let unknown = || {
             error(
                 py,
@@ -49,7 +49,7 @@ pub(crate) fn taint_bits(py: Python<'_>, taints: &Bound<'_, PyAny>) -> PyResult<
                 ("item", &name),
             )
         };
-        bits |= 1 << bit.ok_or_else(unknown)?;
+        bits |= taint::bit(&name).ok_or_else(unknown)?;
     }
     Ok(bits)
 }

@@ -2,7 +2,7 @@
 
 use meshfold_core::engine::Outcome;
 use meshfold_core::value::Value;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -64,6 +64,33 @@ impl Way {
             ))),
         }
     }
+}
+
+/// What a function raised: a failure of its item, unless somebody wants the program to end.
+pub(crate) fn failed(
+    py: Python<'_>,
+    failure: PyErr,
+    interrupted: &mut Option<PyErr>,
+) -> Option<String> {
+    if failure.is_instance_of::<PyException>(py) {
+        return Some(failure.to_string());
+    }
+    interrupted.get_or_insert(failure);
+    None
+}
+
+/// The outcome of a call that raised.
+pub(crate) fn raised(why: Option<String>) -> Outcome {
+    why.map_or(Outcome::Discard, Outcome::Failed)
+}
+
+/// What a function made or raised. What is no `Exception` (Ctrl-C) is kept for after the turn.
+pub(crate) fn outcome_of(
+    py: Python<'_>,
+    result: PyResult<Outcome>,
+    interrupted: &mut Option<PyErr>,
+) -> Outcome {
+    result.unwrap_or_else(|failure| raised(failed(py, failure, interrupted)))
 }
 
 impl Functions {

@@ -1,8 +1,7 @@
 //! Mailboxes as Python sees them: consumers that join, receive, acknowledge; and what a full one keeps on disk.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use meshfold_core::engine::{Engine, Kind, Mail};
 use meshfold_core::event::Event as Inner;
@@ -258,12 +257,8 @@ impl MailboxBase {
         let edge = self.edge;
         py.detach(|| {
             let mut state = graph.state();
-            state.sleepers += 1;
-            let limit = Duration::from_secs_f64(timeout.clamp(0.0, 3600.0));
             let seen = posted(&mut state, edge);
-            let idle = |state: &mut State| posted(state, edge) == seen;
-            let waited = graph.changed.wait_timeout_while(state, limit, idle);
-            waited.unwrap_or_else(PoisonError::into_inner).0.sleepers -= 1;
+            drop(graph.sleep_while(state, timeout, |state| posted(state, edge) == seen));
         });
     }
 

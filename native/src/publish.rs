@@ -15,9 +15,9 @@ use crate::codec::encode;
 use crate::envelope::Given;
 use crate::event::Event;
 use crate::graph::{GraphBase, State, me};
-use crate::hosts::Host;
+use crate::hosts::{Host, outcome_of};
 use crate::route::RouteBase;
-use crate::turn::{Full, outcome_of};
+use crate::turn::Full;
 
 impl GraphBase {
     /// Publish one value (S3). `owner`: it comes from what owns the route.

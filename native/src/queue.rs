@@ -1,7 +1,6 @@
 //! The reading end of a bounded queue: streams, queued observers and taps.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use meshfold_core::batch;
 use meshfold_core::engine;
@@ -13,7 +12,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::convert::counters;
 use crate::event::{Event, taint_names};
-use crate::graph::GraphBase;
+use crate::graph::{GraphBase, State};
 
 /// The reading end of an edge's queue.
 #[pyclass(frozen, module = "meshfold._native")]
@@ -202,17 +201,13 @@ impl Queue {
         let graph = self.graph.get();
         let edge = self.edge;
         py.detach(|| {
-            let mut state = graph.state();
-            state.sleepers += 1;
-            let limit = Duration::from_secs_f64(timeout.clamp(0.0, 3600.0));
-            let empty = |state: &mut crate::graph::State| {
-                state.engine.ring(edge).is_some_and(|ring| ring.is_empty())
+            let empty = |state: &mut State| {
+                let ring = state.engine.ring(edge);
+                ring.is_some_and(|ring| ring.is_empty())
             };
-            let waited = graph.changed.wait_timeout_while(state, limit, empty);
-            waited.is_ok_and(|(mut state, _)| {
-                state.sleepers -= 1;
-                state.engine.ring(edge).is_some_and(|ring| !ring.is_empty())
-            })
+            let mut state = graph.sleep_while(graph.state(), timeout, empty);
+            let ring = state.engine.ring(edge);
+            ring.is_some_and(|ring| !ring.is_empty())
         })
     }
 

@@ -10,13 +10,13 @@ use meshfold_core::engine::{Input, Made, Outcome, RUN_MAX, RunCall, RunInput};
 use meshfold_core::operator::lot::Times;
 use meshfold_core::operator::{Batch, Column, Lot};
 use meshfold_core::value::Value;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyTuple};
 
 use crate::chain::chained;
 use crate::graph::{GraphBase, me};
-use crate::hosts::{Function, Functions, Host, Way};
+use crate::hosts::{Function, Functions, Host, Way, failed, outcome_of, raised};
 use crate::many::Many;
 use crate::route::RouteBase;
 use crate::turn::Full;
@@ -197,15 +197,6 @@ impl GraphBase {
     }
 }
 
-/// What a function raised: a failure of its item, unless somebody wants the program to end.
-fn failed(py: Python<'_>, failure: PyErr, interrupted: &mut Option<PyErr>) -> Option<String> {
-    if failure.is_instance_of::<PyException>(py) {
-        return Some(failure.to_string());
-    }
-    interrupted.get_or_insert(failure);
-    None
-}
-
 impl Functions {
     fn run_batch(
         &self,
@@ -225,17 +216,13 @@ impl Functions {
                 Ok(made) => made,
                 Err(failure) => {
                     let why = failed(py, failure, interrupted);
-                    let outcome = |_| why.clone().map_or(Outcome::Discard, Outcome::Failed);
-                    Made::Each((0..batch.len()).map(outcome).collect())
+                    Made::Each((0..batch.len()).map(|_| raised(why.clone())).collect())
                 }
             };
         }
-        let mut one = |value: &Value| match self.run(py, graph, function, value) {
-            Ok(outcome) => outcome,
-            Err(failure) => {
-                let why = failed(py, failure, interrupted);
-                why.map_or(Outcome::Discard, Outcome::Failed)
-            }
+        let mut one = |value: &Value| {
+            let result = self.run(py, graph, function, value);
+            outcome_of(py, result, interrupted)
         };
         Made::Each(match batch {
             Batch::Lot(lot) => (0..lot.len())

@@ -3,7 +3,7 @@
 //! Rules: no Python object is released and no Python called while the engine's lock is held; the interpreter lock is
 //! never held while waiting.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use meshfold_core::engine::{Call, Engine, INPUT_EVENTS_MAX, Outcome, Refused, Step};
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use crate::errors::{error, raise};
 use crate::event::taint_names;
 use crate::graph::{FAILURES_MAX, GraphBase, State, locked, me};
-use crate::hosts::Host;
+use crate::hosts::{Host, outcome_of};
 use crate::mailbox::{lane_of, no_credit, too_large};
 
 /// What to do when the input queue has no room.
@@ -24,24 +24,6 @@ pub(crate) enum Full {
     Wait,
     /// Raise `WouldBlock`.
     Raise,
-}
-
-/// What a function made or raised. What is no `Exception` (Ctrl-C) is kept for after the turn.
-pub(crate) fn outcome_of(
-    py: Python<'_>,
-    result: PyResult<Outcome>,
-    interrupted: &mut Option<PyErr>,
-) -> Outcome {
-    match result {
-        Ok(outcome) => outcome,
-        Err(failure) if failure.is_instance_of::<PyException>(py) => {
-            Outcome::Failed(failure.to_string())
-        }
-        Err(failure) => {
-            interrupted.get_or_insert(failure);
-            Outcome::Discard
-        }
-    }
 }
 
 impl GraphBase {
@@ -87,12 +69,9 @@ impl GraphBase {
                 }
                 Refused::Full => {
                     py.detach(|| {
-                        let mut state = self.state();
+                        let state = self.state();
                         if !state.engine.room_in(lane_of(text)) {
-                            state.sleepers += 1;
-                            let waited =
-                                self.changed.wait_timeout(state, Duration::from_millis(100));
-                            waited.unwrap_or_else(PoisonError::into_inner).0.sleepers -= 1;
+                            drop(self.nap(state));
                         }
                     });
                     py.check_signals()?;
@@ -153,11 +132,7 @@ impl GraphBase {
                 return;
             }
             state.engine.waits_for(edge, true);
-            state.sleepers += 1;
-            let waited = self.changed.wait_timeout(state, Duration::from_millis(100));
-            let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.sleepers -= 1;
-            state.engine.waits_for(edge, false);
+            self.nap(state).engine.waits_for(edge, false);
         });
         py.check_signals()
     }

@@ -54,10 +54,10 @@ impl<'py> Version<'py> {
 impl GraphBase {
     /// Index of a route whose bytes are as the graph holds them.
     pub(crate) fn index(&self, py: Python<'_>, route: &Bound<'_, RouteBase>) -> PyResult<usize> {
-        let number = self.number.load(Ordering::Acquire);
-        if let Some(index) = route.get().place(number) {
+        if let Some(index) = self.known(route.get()) {
             return Ok(index);
         }
+        let number = self.number.load(Ordering::Acquire);
         let (index, known) = self.place(py, route);
         if let Some(known) = known {
             let (ours, there) = (Version::of(py, route.get())?, Version::of(py, known.get())?);
@@ -92,7 +92,7 @@ impl GraphBase {
         route: &Bound<'_, RouteBase>,
         rewritten: impl FnOnce(&dyn Fn(&Payload) -> PyResult<Payload>) -> PyResult<()>,
     ) -> PyResult<(usize, Py<RouteBase>)> {
-        if let Some(index) = route.get().place(self.number.load(Ordering::Acquire)) {
+        if let Some(index) = self.known(route.get()) {
             return Ok((index, route.clone().unbind()));
         }
         if let (index, Some(known)) = self.place(py, route) {

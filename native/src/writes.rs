@@ -182,16 +182,7 @@ pub(crate) fn checkpoint_rows<'py>(
             ));
         }
         drop(state);
-        py.detach(|| {
-            let mut state = graph.state();
-            state.sleepers += 1;
-            let limit = std::time::Duration::from_millis(100);
-            let waited = graph.changed.wait_timeout(state, limit);
-            waited
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .0
-                .sleepers -= 1;
-        });
+        py.detach(|| drop(graph.nap(graph.state())));
         py.check_signals()?;
     };
     let mut out = Vec::with_capacity(rows.len());

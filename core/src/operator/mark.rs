@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value as Config;
 
 use super::{BuildError, Item, Operator, Out, config};
-use crate::registry::TAINTS;
+use crate::taint;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,8 +18,8 @@ pub(super) fn build(with: &Config) -> Result<Box<dyn Operator>, BuildError> {
     let Settings { taints } = config(with)?;
     let mut bits = 0;
     for name in &taints {
-        let place = TAINTS.iter().position(|taint| taint == name);
-        bits |= 1 << place.ok_or_else(|| BuildError(format!("unknown taint {name}")))?;
+        let bit = taint::bit(name);
+        bits |= bit.ok_or_else(|| BuildError(format!("unknown taint {name}")))?;
     }
     Ok(Box::new(Mark(bits)))
 }
