@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Engine, Input};
-use crate::event::{Event, EventId, Extra, Parents, add_parent, root_trace};
+use crate::event::{Event, EventId, Extra, ParentRange, Parents, add_parent, root_trace};
 use crate::operator::Item;
 use crate::payload::Payload;
 use crate::registry::LINEAGE_TRUNCATED;
@@ -23,16 +23,8 @@ impl Engine {
     pub(super) fn make(&mut self, route: usize, input: &mut Input) -> Arc<Event> {
         let own = self.next_id(route);
         let (trace, causality, sampled) = self.chain(own, input);
-        let mut taints = input.taints | self.routes[route].marks;
-        let mut parents = Vec::new();
-        for id in std::mem::take(&mut input.parents) {
-            if !add_parent(&mut parents, id) {
-                taints |= LINEAGE_TRUNCATED;
-            }
-            if let Some(parent) = self.known(id) {
-                taints |= parent.taints;
-            }
-        }
+        let (parents, inherited) = self.inherit(&std::mem::take(&mut input.parents));
+        let taints = input.taints | self.routes[route].marks | inherited;
         self.routes[route].next_seq += 1;
         Arc::new(Event {
             route: own.route,
@@ -157,16 +149,21 @@ impl Engine {
 
     /// What an event published with this would be tainted.
     pub(super) fn marks_of(&mut self, input: &Input) -> u64 {
-        let (mut marks, mut ranges) = (taint::normalize(input.taints), Vec::new());
-        for id in &input.parents {
+        taint::join(input.taints, self.inherit(&input.parents).1)
+    }
+
+    /// Parents as an event keeps them, and the taints that come with them (S28, S30).
+    fn inherit(&mut self, parents: &[EventId]) -> (Vec<ParentRange>, u64) {
+        let (mut ranges, mut taints) = (Vec::new(), 0);
+        for id in parents {
             if !add_parent(&mut ranges, *id) {
-                marks = taint::join(marks, LINEAGE_TRUNCATED);
+                taints |= LINEAGE_TRUNCATED;
             }
             if let Some(parent) = self.known(*id) {
-                marks = taint::join(marks, parent.taints);
+                taints |= parent.taints;
             }
         }
-        marks
+        (ranges, taints)
     }
 
     /// Trace (None: the usual one), causality and the sampled bit (S30): inputs of one trace go on in it, a root or inputs
