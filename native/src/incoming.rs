@@ -32,6 +32,12 @@ impl Incoming {
         locked(&self.inner).waiting()
     }
 
+    /// Payload bytes of all that wait.
+    #[getter]
+    fn payload_bytes(&self) -> usize {
+        locked(&self.inner).bytes()
+    }
+
     /// Bytes of the first one that waits.
     #[getter]
     fn needs(&self) -> usize {

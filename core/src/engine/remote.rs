@@ -20,6 +20,8 @@ pub struct Incoming {
     first: u64,
     last: u64,
     waiting: VecDeque<Event>,
+    /// Bytes of what waits.
+    bytes: usize,
 }
 
 impl Incoming {
@@ -31,6 +33,11 @@ impl Incoming {
     /// How many of its events wait for credit.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Payload bytes of all that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Bytes of the first one that waits.
@@ -93,6 +100,7 @@ impl Engine {
             taints,
             first,
             last,
+            bytes: events.iter().map(size).sum(),
             waiting: events.into(),
         };
         self.check_bound(route, &incoming)?;
@@ -155,6 +163,7 @@ impl Engine {
                     Err(_) => break,
                 }
             };
+            incoming.bytes -= bytes;
             let Some(mut event) = incoming.waiting.pop_front().filter(|_| fresh) else {
                 continue;
             };

@@ -138,15 +138,15 @@ class Inlet:
             if found is None:
                 return None
             events, size = found
-            held = sum(len(batch[1] or b"") for batch, _, _ in self._held)
+            held = sum(held.batch.payload_bytes for held in self._held)
             return max(0, events - self.held), None if size is None else max(0, size - held)
 
     def last_seq(self, producer: bytes, incarnation: bytes) -> int:
         """The last number that came of a producer, what waits here included; 0 for one not heard of."""
         with self._lock:
-            for batch, _, _ in reversed(self._held):
-                if batch[2:4] == (producer, incarnation):
-                    return self._peek(batch)[2]
+            for held in reversed(self._held):
+                if held.of == (producer, incarnation):
+                    return held.batch.numbers[1]
             rows = self._graph.track_rows(self._route)
             return next((int(row[3]) for row in rows if row[:2] == (producer, incarnation)), 0)
 
