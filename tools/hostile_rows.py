@@ -21,11 +21,12 @@ from typing import Any
 from parity import ROOT, Test, doubtful, passed, test_functions
 
 SOURCE, TARGET = ROOT / "docs/hostile.toml", ROOT / "docs/hostile.md"
-NAME = re.compile(r"test((?:_(?:and_|to_)?h[wgk]\d+)+)_")
-PART = re.compile(r"_(and_|to_)?(h[wgk])(\d+)")
+#: Behind the rows of promises that it may carry as well (`test_m120_hf3_...`).
+NAME = re.compile(r"test(?:_m\d+)*((?:_(?:and_|to_)?h[wgksf]\d+)+)_")
+PART = re.compile(r"_(and_|to_)?(h[wgksf])(\d+)")
 HEAD = """# Hostile input, row by row
 
-What a peer, a member or the broker may send, what has to follow, and the tests that give it. Written by `tools/hostile_rows.py` from `docs/hostile.toml` and the names of the tests; a row
+What a peer, a member, the broker or a disk may give, what has to follow, and the tests that give it. Written by `tools/hostile_rows.py` from `docs/hostile.toml` and the names of the tests; a row
 without a test that always has to pass fails the repository's tests, and CI compares the table with the results of the same run. A word in code is the reason a frame is refused for,
 which is counted; rows about bytes are tried in at least a hundred variants, and what a refused one may not change is compared before and after.
 

@@ -81,6 +81,18 @@ async def test_hf2_a_tail_torn_at_any_byte_is_cut_and_what_was_acknowledged_stay
         assert path.read_bytes() == whole
 
 
+async def test_hf7_files_of_the_future_are_read_like_any(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    index = await log.put("kept", b"value")
+    log.close()
+    for name in (*os.listdir(tmp_path), ""):
+        os.utime(tmp_path / name, (4_102_444_800, 4_102_444_800))
+    log = opened(tmp_path)
+    assert list(await log.snapshot()) == ["kept"]
+    assert await log.put("later", b"value") > index
+    log.close()
+
+
 async def test_hf3_a_fault_below_what_was_acknowledged_is_damage_with_its_offset(tmp_path: Path) -> None:
     log = opened(tmp_path)
     await log.put("one", b"1")

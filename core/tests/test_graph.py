@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from array import array
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def test_a_pipeline_derives_events_with_parents_in_one_trace() -> None:
     assert lineage.parents[0].first == source.seq
 
 
-def test_connect_is_transitive_and_refuses_cycles_and_other_schemas() -> None:
+def test_connect_is_transitive_and_refuses_other_schemas() -> None:
     graph = Graph()
     third = route("kiln-7", "thermal", "third", schema=Schema.float("Celsius"))
     graph.connect(TEMPERATURE, DOUBLED)
@@ -174,11 +175,27 @@ def test_connect_is_transitive_and_refuses_cycles_and_other_schemas() -> None:
     latest = graph.latest(third)
     assert latest is not None
     assert latest.value == 5.0
-    with pytest.raises(WiringError, match="cycle"):
-        graph.connect(third, TEMPERATURE)
     with pytest.raises(SchemaMismatch):
         other: Any = route("a", "b", "c", schema=Schema.int())
         graph.connect(TEMPERATURE, other)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 100])
+def test_hs10_a_cycle_is_refused_with_its_place_and_nothing_is_wired(length: int) -> None:
+    graph = Graph()
+    routes = [route("kiln-7", "thermal", f"r{n}", schema=Schema.float()) for n in range(length)]
+    for source, sink in itertools.pairwise(routes):
+        graph.connect(source, sink)
+    before = graph.edges()
+    with pytest.raises(WiringError, match="cycle") as caught:
+        graph.connect(routes[-1], routes[0])
+    assert caught.value.fields["item"] == routes[-1].text
+    with pytest.raises(WiringError, match="cycle") as caught:
+        graph.pipe(routes[-1]).map(lambda value: value).into(routes[0])
+    assert routes[-1].text in str(caught.value)
+    assert graph.edges() == before
+    graph.publish(routes[0], 5.0)
+    assert [graph.published(r) for r in routes] == [1] * length
 
 
 def test_one_address_with_two_schemas_is_refused() -> None:

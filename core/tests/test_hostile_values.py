@@ -1,4 +1,4 @@
-"""Rows HS1-HS5 and HS7: hostile values, bytes, descriptors and names. Each random row prints its seed by its id.
+"""Rows HS1-HS4 and HS7: hostile values, bytes, descriptors and names. Each random row prints its seed by its id.
 
 What passes must be a value that encodes again; what does not is one typed error with a short text, and changes nothing.
 """
@@ -22,7 +22,18 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meshfold._native import check_json
-from meshfold.core import DecodeError, EncodeError, Graph, Route, Schema, SchemaMismatch, WiringError, route
+from meshfold.core import (
+    DecodeError,
+    EncodeError,
+    Graph,
+    Route,
+    Schema,
+    SchemaMismatch,
+    WiringError,
+    event_id,
+    route,
+)
+from meshfold.core.address import escape_token
 from meshfold.core.schema import VALUE_BYTES_MAX
 
 VARIANTS = range(120)
@@ -281,6 +292,23 @@ def test_hs3_integers_beyond_their_type_are_refused(seed: int) -> None:
         assert graph.published(r) == 0
 
 
+@pytest.mark.parametrize("number", [-1, -(2**63), 2**64, 2**4000])
+def test_hs3_a_number_no_event_can_have_is_refused_and_uses_none(number: int) -> None:
+    graph = Graph()
+    r = route("o", "f", "s", schema=Schema.float())
+    inlet = graph.inlet(r)
+    with pytest.raises(WiringError, match="no number of an event"):
+        event_id(b"producer", b"incarnat", r.tag, number)
+    for call in (
+        lambda: inlet.expect(b"producer", b"incarnat", number),
+        lambda: graph.publish(r, 1.0, epoch=number),
+        lambda: graph.publish(r, 1.0, logical_time=number),
+    ):
+        with pytest.raises(OverflowError):
+            call()
+    assert (graph.published(r), inlet.counters(), graph.latest(r)) == (0, [], None)
+
+
 @pytest.mark.parametrize("index", VARIANTS)
 def test_hs4_nothing_that_runs_code_is_decoded(index: int) -> None:
     class Evil:
@@ -414,6 +442,10 @@ def test_hs7_reserved_names_are_no_route(token: str, place: int) -> None:
     tokens[place] = token
     with pytest.raises(WiringError, match="reserved"):
         route(*tokens, schema=Schema.float())
+    escaped = [escape_token(token) for token in tokens]
+    for text in ("/".join(escaped), f"read.logical.{'.'.join(escaped)}.meta"):
+        with pytest.raises(WiringError, match="reserved"):
+            Route.parse(text, Schema.float())
 
 
 @pytest.mark.parametrize(

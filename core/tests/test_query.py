@@ -8,7 +8,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from meshfold.core import Action, Event, Graph, ManualClock, Route, Schema, Taint, WiringError, route
+from meshfold.core import (
+    Action,
+    Event,
+    Graph,
+    ManualClock,
+    Route,
+    Schema,
+    Taint,
+    WiringError,
+    event_id,
+    route,
+)
 from meshfold.core.errors import GrantDenied
 from meshfold.core.query import COMMANDS, Answer, Catalog, Latest, Request, Trace, Watch, command_of
 from meshfold.core.writes import WriteBinding
@@ -106,6 +117,43 @@ def test_hs8_a_trace_of_ten_thousand_parents_is_bounded() -> None:
             break
         after = answer.next
     assert seen == 10_000
+
+
+def test_hs8_ten_thousand_parents_are_kept_as_64_ranges_and_the_event_says_so() -> None:
+    graph = Graph()
+    parents = [event_id(n.to_bytes(8), b"incarnat", TEMPERATURE.tag, 5) for n in range(1, 10_001)]
+    for count in (64, 65, 10_000):
+        event = graph.publish(DOUBLED, 0.0, parents=parents[:count])
+        assert event.parents == parents[:64]
+        assert event.taints == (["LINEAGE_TRUNCATED"] if count > 64 else [])
+        found = rows(graph.query(Trace(event.id), limit=1000), "TraceRow")
+        assert [(row.event, row.known) for row in found[1:]] == [(parent, False) for parent in parents[:64]]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 50])
+def test_hs8_a_cycle_of_parents_is_told_once_each(length: int) -> None:
+    routes = [route("kiln-7", "thermal", f"r{n}", schema=Schema.float()) for n in range(length)]
+    ids = [event_id(b"producer", b"incarnat", r.tag, 1) for r in routes]
+    graph = Graph(producer=b"producer", incarnation=b"incarnat")
+    for place, r in enumerate(routes):
+        # Each names the one before it, the first the last: an id can be named before its event is there.
+        assert graph.publish(r, 0.0, parents=[ids[place - 1]]).id == ids[place]
+    answer = graph.query(Trace(ids[0]), limit=1000)
+    assert answer.next is None
+    assert sorted(row.event for row in rows(answer, "TraceRow")) == sorted(ids)
+
+
+def test_hs8_parents_of_another_trace_give_their_event_a_trace_of_its_own() -> None:
+    graph = Graph()
+    first, second = graph.publish(TEMPERATURE, 1.0), graph.publish(TEMPERATURE, 2.0)
+    foreign = event_id(b"producer", b"incarnat", TEMPERATURE.tag, 1)
+    assert graph.publish(DOUBLED, 0.0, parents=[first]).trace == first.trace
+    for parents in ([first.id, second.id], [foreign]):
+        event = graph.publish(DOUBLED, 0.0, parents=parents)
+        assert event.parents == parents
+        assert event.trace not in (first.trace, second.trace, bytes(16))
+    # Of one that nobody here has seen the trace is not known: it takes no other's place.
+    assert graph.publish(DOUBLED, 0.0, parents=[first.id, foreign]).trace == first.trace
 
 
 def test_m34_buffers_credit_taints_writers_and_payloads() -> None:

@@ -382,14 +382,14 @@ FULL = textwrap.dedent("""
 """)
 
 
-def test_m121_a_full_disk_is_told_keeps_what_was_there_and_ends(tmp_path: Path) -> None:
+def test_m121_hf1_a_full_disk_is_told_keeps_what_was_there_and_ends(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["full", "full", "[b'before', b'after']"], done.stderr
     with Keyspace(tmp_path / "keys") as store:
         assert store.get("a") == b"before"
 
 
-def test_m121_an_unreadable_file_is_told(tmp_path: Path) -> None:
+def test_m121_hf5_an_unreadable_file_is_told(tmp_path: Path) -> None:
     EventLog(tmp_path / "log", LEVEL).close()
     # Permissions do not bind root; what is no file cannot be read by anybody.
     (tmp_path / "log" / "token").unlink()
@@ -399,7 +399,7 @@ def test_m121_an_unreadable_file_is_told(tmp_path: Path) -> None:
     assert caught.value.because == "unreadable"
 
 
-def test_m121_a_path_that_is_no_folder_is_told(tmp_path: Path) -> None:
+def test_m121_hf5_a_path_that_is_no_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file")
     with pytest.raises(StoreUnavailable) as caught:
         EventLog(tmp_path / "log", LEVEL)

@@ -44,7 +44,15 @@ impl Lease {
             Err(TryLockError::Error(error)) => return Err(io(&error)),
         };
         let path = directory.join("token");
-        let (before, floor) = read(&path)?.unwrap_or((0, 1));
+        let (before, floor) = match read(&path)? {
+            Some(kept) => kept,
+            // It was durable before the first file was: without it nobody knows what was acknowledged, nor who is fenced.
+            None if begun(directory).map_err(|error| StoreError::io(directory, &error))? => {
+                let what = "the writer's token is gone";
+                return Err(StoreError::Damaged(path, 0, what.into()));
+            }
+            None => (0, 1),
+        };
         let token = before + 1;
         write(directory, &path, token, floor)?;
         Ok(Self {
@@ -74,6 +82,16 @@ impl Lease {
             )),
         }
     }
+}
+
+/// Whether a writer has begun a file here.
+fn begun(directory: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        if entry?.path().extension().is_some_and(|end| end == "log") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn read(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {

@@ -14,8 +14,14 @@ _TEXT_LENGTH = 52
 
 
 def event_id(producer: bytes, incarnation: bytes, route_tag: bytes, seq: int) -> str:
-    """Return the id of an event: three 8-byte tags and its number."""
-    raw = struct.pack(">8s8s8sQ", producer, incarnation, route_tag, seq)
+    """Return the id of an event: three 8-byte tags and its number.
+
+    :raises WiringError: if the number is negative or above 64 bits
+    """
+    try:
+        raw = struct.pack(">8s8s8sQ", producer, incarnation, route_tag, seq)
+    except struct.error:
+        raise WiringError(f"{seq!r:.60} is no number of an event", fix="give one below 2^64") from None
     return base64.b32encode(raw).decode().rstrip("=").lower()
 
 
