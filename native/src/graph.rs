@@ -133,11 +133,16 @@ impl GraphBase {
         locked(&self.state)
     }
 
+    #[inline]
     pub(crate) fn settled<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         if state.engine.settle() {
             return state;
         }
-        // The rare way: a result that Python has to encode, or a failure.
+        self.finish(state)
+    }
+
+    /// The rare way: a result that Python has to encode, or a failure.
+    fn finish<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         drop(state);
         Python::attach(|py| {
             if let Err(failure) = self.run(py) {

@@ -142,7 +142,13 @@ impl Engine {
     }
 
     /// Work on what waits; false where the host has to run the turn before anybody looks.
+    #[inline]
     pub fn settle(&mut self) -> bool {
+        let open = self.deferred.route.is_some() || self.deferred.unfinished;
+        !open || self.settle_open()
+    }
+
+    fn settle_open(&mut self) -> bool {
         if let Some(route) = self.deferred.route.take() {
             if !self.deferred.payloads.is_empty() {
                 self.work_off(route);
