@@ -215,6 +215,21 @@ def test_a_slow_stream_loses_the_oldest_and_accounts_for_it() -> None:
     assert counters.unexplained == 0
 
 
+async def test_who_stops_reading_a_stream_goes_on_where_it_stopped() -> None:
+    graph = Graph()
+    stream = graph.stream(TEMPERATURE)
+    for number in range(5):
+        graph.publish(TEMPERATURE, float(number))
+    seen: list[float] = []
+    for _ in range(2):
+        async for event in stream:
+            seen.append(event.value)
+            break
+        assert stream.counters.pending == 5 - len(seen)
+    seen += [event.value for event in stream.blocking(0.0)]
+    assert seen == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
 async def test_a_stream_replays_the_latest_once_and_goes_on() -> None:
     graph = Graph()
     graph.publish(TEMPERATURE, 1.0)

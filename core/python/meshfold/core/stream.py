@@ -115,7 +115,8 @@ class Stream(Edge, Generic[T]):
         try:
             while self._queue.open:
                 waiter.clear()
-                for event in self._queue.take(TAKE_MAX):
+                # One at a time: whoever stops here leaves the rest in the queue.
+                while (event := self._queue.pop()) is not None:
                     yield event
                 if self._queue.pending == 0:
                     await waiter.wait()
@@ -125,7 +126,7 @@ class Stream(Edge, Generic[T]):
     def blocking(self, timeout: float | None = None) -> Iterator[Event[T]]:
         """Iterate without asyncio; ends when nothing came for `timeout` seconds (None waits as long as it takes)."""
         while self._queue.open:
-            # One at a time: whoever stops here leaves the rest in the queue.
+            # As above.
             while (event := self._queue.pop()) is not None:
                 yield event
             if not self._queue.wait(3600.0 if timeout is None else timeout) and timeout is not None:
