@@ -139,6 +139,8 @@ pub(super) struct Entry {
     owed: usize,
     /// Whether the oldest of its kind counts on the edge: replays do not.
     bytes: usize,
+    /// Number of the record on disk that it came back from.
+    record: Option<u64>,
 }
 
 /// What a consumer gets.
@@ -191,6 +193,8 @@ pub struct Mailbox {
     pub(crate) spilled: u64,
     /// Of these, from an earlier life: they were never offered here.
     left_over: u64,
+    /// Records on disk whose entries are here: not worked off yet.
+    records: BTreeSet<u64>,
     changes: u64,
     /// Most entries it ever held.
     pub largest_depth: usize,
@@ -214,6 +218,7 @@ impl Mailbox {
             poisoned: VecDeque::new(),
             spilled: 0,
             left_over: 0,
+            records: BTreeSet::new(),
             changes: 0,
             largest_depth: 0,
             ledger: Ledger::default(),
@@ -299,6 +304,7 @@ impl Mailbox {
             expires,
             owed: owed.max(1),
             bytes,
+            record: None,
         };
         self.entries.insert(self.arrived, entry);
         self.largest_depth = self.largest_depth.max(self.entries.len());
@@ -325,6 +331,9 @@ impl Mailbox {
             return;
         };
         self.bytes -= entry.bytes;
+        if let Some(record) = entry.record {
+            self.records.remove(&record);
+        }
         if reason.is_some() {
             for group in self.groups.values_mut() {
                 group.lanes.remove(&entry.event, arrival);
@@ -650,8 +659,13 @@ impl Mailbox {
         !self.poisoned.is_empty()
     }
 
-    /// An event is back from the disk.
-    pub(crate) fn back(&mut self, event: Arc<Event>, now: i64) -> bool {
+    /// The oldest record on disk whose entry is here: everything before it was worked off or counted as dropped.
+    pub fn oldest_record(&self) -> Option<u64> {
+        self.records.first().copied()
+    }
+
+    /// An event is back from the disk, where it is the record of that number.
+    pub(crate) fn back(&mut self, event: Arc<Event>, record: u64, now: i64) -> bool {
         self.spilled = self.spilled.saturating_sub(1);
         let new_here = self.left_over > 0;
         self.left_over = self.left_over.saturating_sub(1);
@@ -665,7 +679,12 @@ impl Mailbox {
         } else {
             event
         };
-        self.offer(event, now, new_here)
+        let stored = self.offer(event, now, new_here);
+        if let Some(entry) = self.entries.get_mut(&self.arrived).filter(|_| stored) {
+            entry.record = Some(record);
+            self.records.insert(record);
+        }
+        stored
     }
 
     /// Count an event as offered that goes to the disk.

@@ -60,16 +60,19 @@ pub(crate) fn attach_mailbox(
     let index = base.index(py, ingress)?;
     let poison = poison.map(|r| base.index(py, r)).transpose()?;
     let mut mailbox = Mailbox::new(policy);
-    let spill = spill.map(|log| {
-        // What an earlier life left on disk comes first.
-        let next = log.get().first_number();
-        mailbox.left_over(log.get().next_number() - next);
-        Spill {
-            log,
-            next: AtomicU64::new(next),
-            reading: AtomicBool::new(false),
+    let spill = match spill {
+        Some(log) => {
+            // What an earlier life left on disk comes first.
+            let next = log.get().left_at().map_err(|why| refused(py, &why))?;
+            mailbox.left_over(log.get().next_number() - next);
+            Some(Spill {
+                log,
+                next: AtomicU64::new(next),
+                reading: AtomicBool::new(false),
+            })
         }
-    });
+        None => None,
+    };
     let kind = Kind::Mail(Box::new(Mail::new(mailbox, poison)));
     let edge = base.hang_mailbox(index, name, kind, Host::Mail(on_ready, spill));
     Ok(MailboxBase {
@@ -139,13 +142,26 @@ impl GraphBase {
         let rows = rows.map_err(|why| refused(py, &why))?;
         let came = !rows.is_empty();
         for (number, event) in rows {
-            self.state().engine.refill(edge, Arc::new(event));
+            self.state().engine.refill(edge, Arc::new(event), number);
             next = number + 1;
         }
         spill.next.store(next, Ordering::Release);
-        // A file that cannot be removed is tried again with the next one.
-        let _ = py.detach(|| log.forget_inner(next));
+        if let Some(settled) = self.keep_place(py, edge, spill, false) {
+            // Only what was worked off leaves the disk. A file that cannot be removed is tried again with the next one.
+            let _ = py.detach(|| log.forget_inner(settled));
+        }
         Ok(came)
+    }
+
+    /// Keep for the next life how far this one has worked off what was on disk; returns it.
+    fn keep_place(&self, py: Python<'_>, edge: u32, spill: &Spill, durable: bool) -> Option<u64> {
+        // Before the entries are looked at: what comes back meanwhile is not worked off.
+        let next = spill.next.load(Ordering::Acquire);
+        let oldest = self.state().engine.mail(edge)?.mailbox.oldest_record();
+        let settled = oldest.map_or(next, |record| record.min(next));
+        // A place that cannot be kept costs duplicates, which say so.
+        let _ = py.detach(|| spill.log.get().keep_place(settled, durable));
+        Some(settled)
     }
 }
 
@@ -161,10 +177,14 @@ impl MailboxBase {
             .engine
             .mail(self.edge)
             .is_some_and(|mail| mail.mailbox.on_disk() > 0);
-        let host = state.host(self.edge).filter(|_| spilled);
+        let host = state.host(self.edge);
         drop(state);
         if let Some(host) = host {
-            graph.bring_back(py, self.edge, &host)?;
+            if spilled {
+                graph.bring_back(py, self.edge, &host)?;
+            } else if let Host::Mail(_, Some(spill)) = &*host {
+                graph.keep_place(py, self.edge, spill, false);
+            }
         }
         graph.run(py)?;
         graph.let_on(py)?;
@@ -286,6 +306,15 @@ impl MailboxBase {
             })
         })?;
         Ok(named(done))
+    }
+
+    /// Make durable how far what was on disk is worked off; before it is taken off, which gives up what is here.
+    fn keep(&self, py: Python<'_>) {
+        let graph = self.graph.get();
+        let host = graph.state().host(self.edge);
+        if let Some(Host::Mail(_, Some(spill))) = host.as_deref() {
+            graph.keep_place(py, self.edge, spill, true);
+        }
     }
 
     /// Figures of the moment.

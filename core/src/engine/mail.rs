@@ -148,11 +148,11 @@ impl Engine {
         }
     }
 
-    /// An event of a mailbox is back from the disk.
-    pub fn refill(&mut self, id: u32, event: Arc<Event>) {
+    /// An event of a mailbox is back from the disk, where it is the record of that number.
+    pub fn refill(&mut self, id: u32, event: Arc<Event>, record: u64) {
         let now = self.now;
         if let Some(mail) = self.mail(id) {
-            let stored = mail.mailbox.back(event, now);
+            let stored = mail.mailbox.back(event, record, now);
             self.announce(id, stored);
         }
     }

@@ -7,5 +7,6 @@ pub mod key;
 pub mod keyspace;
 mod lease;
 pub mod log;
+mod place;
 pub mod record;
 mod segment;

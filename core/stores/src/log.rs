@@ -15,6 +15,7 @@ use meshfold_core::event::Event;
 
 use crate::error::StoreError;
 use crate::lease::{Lease, sync_directory};
+use crate::place::Place;
 use crate::record;
 pub use crate::segment::SchemaMark;
 use crate::segment::{self, NAME_BYTES_MAX, Segment};
@@ -54,6 +55,7 @@ pub struct EventLog {
     next: u64,
     writer: Option<Writer>,
     segment_bytes: u64,
+    place: Option<Place>,
     /// Bytes cut off a torn tail when it was opened.
     pub torn_bytes: u64,
 }
@@ -84,6 +86,7 @@ impl EventLog {
             next: 1,
             writer: None,
             segment_bytes,
+            place: None,
             torn_bytes: 0,
         };
         log.find_end(lease)?;
@@ -306,6 +309,26 @@ impl EventLog {
         }
         sync_directory(&self.directory).map_err(|error| StoreError::io(&self.directory, &error))?;
         Ok(self.first())
+    }
+
+    /// The first record that the reader of an earlier life had not worked off, as far as it could be kept.
+    pub fn left_at(&mut self) -> Result<u64, StoreError> {
+        if self.place.is_none() {
+            let range = (self.first(), self.next);
+            let place = Place::open(&self.directory, self.token(), range);
+            self.place = Some(place.map_err(|error| StoreError::io(&self.directory, &error))?);
+        }
+        Ok(self.place.as_ref().map_or(self.first(), Place::number))
+    }
+
+    /// Keep for the next life that all records below `number` are worked off; `durable` waits for the disk.
+    pub fn keep_place(&mut self, number: u64, durable: bool) -> Result<(), StoreError> {
+        match &mut self.place {
+            Some(place) => place
+                .keep(number, durable)
+                .map_err(|error| StoreError::io(&self.directory, &error)),
+            None => Ok(()),
+        }
     }
 
     /// Number of the oldest record that is kept.

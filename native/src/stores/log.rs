@@ -39,8 +39,12 @@ impl EventLogBase {
         locked(&self.log).forget_before(index)
     }
 
-    pub(crate) fn first_number(&self) -> u64 {
-        locked(&self.log).first()
+    pub(crate) fn left_at(&self) -> Result<u64, StoreError> {
+        locked(&self.log).left_at()
+    }
+
+    pub(crate) fn keep_place(&self, number: u64, durable: bool) -> Result<(), StoreError> {
+        locked(&self.log).keep_place(number, durable)
     }
 
     pub(crate) fn next_number(&self) -> u64 {

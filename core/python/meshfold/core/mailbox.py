@@ -86,7 +86,8 @@ class MailboxDescriptor:
     :param backoff: how long an entry that was given back waits, at the head of its lane
     :param block_timeout: how long a producer waits before QueueFull; None: as long as it takes
     :param weights: turns by partition key for `weighted_fair`
-    :param spill: a folder, for `spill_to_store`
+    :param spill: a folder, for `spill_to_store`; the next life goes on behind what was worked off, and marks what comes
+        again DELIVERY_DUPLICATED. After a power cut more may come again
     :raises WiringError: for a value that is unknown or does not fit the others
     """
 
@@ -403,6 +404,7 @@ class Mailbox(Edge, Generic[T]):
 
     def close(self) -> None:
         """Take it off; what waits is counted as closed, what is on disk stays there. Idempotent."""
+        self._base.keep()
         super().close()
         self.open = False
         self.ready()
