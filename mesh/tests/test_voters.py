@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 from meshfold.core import Schema, route
-from meshfold.core.errors import ConfigError, FrameRejected, GrantDenied, NoQuorum, NotLeader
+from meshfold.core.errors import ConfigError, FrameRejected, GrantDenied, MeshfoldError, NoQuorum, NotLeader
 from meshfold.mesh import Node
 from meshfold.mesh.local import LocalMesh
 from meshfold.security import PolicyRecord, Raise
@@ -45,6 +47,16 @@ async def test_three_voters_keep_one_log_and_the_same_keys(voters: Voters) -> No
     members = voters.nodes[leader].session.directory
     record.verify(record.cluster, {one.tag: one for one in voters.nodes[leader].session.voters})
     assert members.lookup(record.signatures[0][0]) is not None
+
+
+async def test_voters_that_are_told_to_step_down_take_turns(three: LocalMesh, voters: Voters) -> None:
+    led = {await voters.leader()}
+    async with three.node("operator") as operator, asyncio.timeout(WAIT_S):
+        while len(led) < len(NAMES):
+            with contextlib.suppress(MeshfoldError):
+                await operator.session.ask_voters.ask("group_step_down", {"group": "control"}, ASK_S)
+            led.add(await voters.leader())
+    assert led == set(NAMES)
 
 
 async def holding(voters: Voters, stock: dict[str, bytes], least: int = 2) -> bool:

@@ -148,10 +148,11 @@ async def test_when_the_leading_voter_is_killed_another_decides_and_the_first_ca
 
 
 async def to_lead(operator: Node, name: str) -> None:
-    """Have a voter lead: whoever leads else is told to step down."""
-    while (await leading(operator))["leader"] != name:
-        with contextlib.suppress(MeshfoldError):
-            await operator.session.ask_voters.ask("group_step_down", {"group": "control"}, ASK_S)
+    """Have a voter lead: whoever leads else is told to step down, and the voters take turns."""
+    async with asyncio.timeout(WAIT_S):
+        while (await leading(operator))["leader"] != name:
+            with contextlib.suppress(MeshfoldError):
+                await operator.session.ask_voters.ask("group_step_down", {"group": "control"}, ASK_S)
 
 
 async def test_a_voter_that_stands_still_loses_the_lead_and_its_leases_with_it(

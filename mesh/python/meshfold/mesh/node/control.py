@@ -257,8 +257,13 @@ class Control:
         return _group_document(group, await self.desk.step_down(asker, {"name": group}))
 
     async def _hand_over(self, log: RaftLog) -> None:
-        """Let another voter lead: the first that takes over, those that are here before those that are not heard."""
-        others = [one for one in self.keymaster.voters if one.tag != self._identity.tag]
+        """Let another voter lead: the first that takes over, those that are here before those that are not heard.
+
+        They are asked from the one that comes after us on, so that who asks again and again has each of them lead once.
+        """
+        voters = self.keymaster.voters
+        ours = [one.tag for one in voters].index(self._identity.tag)
+        others = [*voters[ours + 1 :], *voters[:ours]]
         others.sort(key=lambda one: not self._directory.alive(one.tag))
         for voter in others:
             try:
